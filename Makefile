@@ -1,0 +1,60 @@
+# ruleforge: what people type. `make help` lists the targets.
+# A bare machine needs Python 3.11 or newer, gcc, make and git; the rest is installed into .venv.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PIP_FLAGS ?=
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+# One thread per process, so that two test processes share two cores and results repeat.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1
+
+# `make check` must answer in under a minute: the parts that train nothing.
+QUICK_TESTS = $(wildcard tests/test_architecture.py tests/core tests/render tests/store)
+
+.DEFAULT_GOAL := help
+.PHONY: help .venv demo test test-slow check bench gpu-check docs clean
+
+help:  ## this list
+	@grep -hE '^[a-z.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */|/' | \
+		awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.venv: $(STAMP)  ## the virtual environment, with the versions of constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "ruleforge needs Python 3.11 or newer; try: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## a short search on real data: champion, comparison, export, training with the export
+	$(BIN)/python examples/demo.py
+
+test: $(STAMP)  ## all tests but the slow ones, on two cores
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+
+test-slow: $(STAMP)  ## the slow tests alone
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m "slow and not gpu"
+
+check: $(STAMP)  ## lint, format, types and the quick tests, in under a minute
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m "not slow and not gpu" $(QUICK_TESTS)
+
+bench: $(STAMP)  ## the benchmarks at their quick size
+	@set -e; found=0; for script in benchmarks/*.py; do \
+		if [ -f "$$script" ]; then found=1; echo "== $$script"; $(BIN)/python "$$script" --quick; fi; \
+	done; [ "$$found" = 1 ] || { echo "benchmarks/ holds no script yet" >&2; exit 1; }
+
+gpu-check: $(STAMP)  ## the tests that need a CUDA device; fails where there is none
+	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || \
+		{ echo "gpu-check: torch sees no CUDA device, so nothing was checked" >&2; exit 1; }
+	$(BIN)/python -m pytest -m gpu
+
+docs: $(STAMP)  ## regenerate the generated parts of docs/
+	$(BIN)/python -m ruleforge.app.docs
+
+clean:  ## remove the environment and caches; results stay
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
