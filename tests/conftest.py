@@ -1,7 +1,7 @@
 """What every test shares: threads, hypothesis profiles, and the folder of golden files.
 
 Tests run with one thread a process: bits depend on the thread count, and two test processes share
-two cores. The variables are set before any test module can import torch or numba (nothing imported here does).
+two cores. The variables are set before any test module can import torch or numba.
 """
 
 from __future__ import annotations

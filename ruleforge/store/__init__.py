@@ -1,0 +1,20 @@
+"""Runs on disk: one folder each, one SQLite database in it, one writer."""
+
+from ruleforge.store.files import CHAMPION, CONFIG, DATABASE, LOG, is_being_written, write_text_atomic
+from ruleforge.store.runs import FINISHED, RunSummary, list_runs, summarize_run
+from ruleforge.store.store import Ancestor, Store
+
+__all__ = [
+    "Store",
+    "Ancestor",
+    "RunSummary",
+    "list_runs",
+    "summarize_run",
+    "is_being_written",
+    "write_text_atomic",
+    "DATABASE",
+    "CONFIG",
+    "CHAMPION",
+    "LOG",
+    "FINISHED",
+]

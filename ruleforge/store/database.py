@@ -1,0 +1,152 @@
+"""Opening and making `run.db`, and saying in words what SQLite says in codes.
+
+Knows SQLite's files and pragmas. Does not know records.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from ruleforge.errors import StoreError
+from ruleforge.store.files import DATABASE
+
+SCHEMA_VERSION: Final = 1
+APPLICATION_ID: Final = 0x52756C65  # "Rule"; the same number stands in schema.sql
+_NEEDED_SQLITE: Final = (3, 37, 0)  # STRICT tables
+
+
+def create_database(folder: Path, meta: Iterable[tuple[str, str]]) -> None:
+    """Make `run.db` in a folder, with the schema and the meta rows.
+
+    Raises:
+        StoreError: SQLite is too old, or cannot write there.
+    """
+    if sqlite3.sqlite_version_info < _NEEDED_SQLITE:
+        raise StoreError(
+            f"Python's SQLite is {sqlite3.sqlite_version}, and run folders need 3.37 or newer",
+            hint="use a newer Python or system SQLite; ruleforge doctor shows the version",
+        )
+    schema = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
+    try:
+        database = sqlite3.connect(folder / DATABASE, isolation_level=None)
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.executescript(schema)
+            database.executemany("INSERT INTO meta VALUES (?, ?)", meta)
+        finally:
+            database.close()
+    except sqlite3.Error as fault:
+        raise explain_fault("make run.db in", folder, fault) from fault
+
+
+def connect(folder: Path, *, readonly: bool) -> sqlite3.Connection:
+    """A connection to the run's database, checked to be one of ours and of this version.
+
+    Raises:
+        StoreError: no such folder, no run in it, not a database, another format, or unreadable.
+    """
+    path = folder / DATABASE
+    hint = "give a folder made by ruleforge search; ruleforge list shows them"
+    try:
+        if not folder.exists():
+            raise StoreError(f"there is no run folder {folder}", file=str(folder), hint=hint)
+        if not folder.is_dir():
+            raise StoreError(f"{folder} is a file, not a run folder", file=str(folder), hint=hint)
+        if not path.is_file():
+            raise StoreError(
+                f"{folder} is not a run folder: it holds no {DATABASE}", file=str(folder), hint=hint
+            )
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as fault:
+        raise StoreError(
+            f"cannot read {path}: {fault.strerror or fault}", file=str(path), hint="check the permissions"
+        ) from fault
+    database = _connect_checked(folder, "ro" if readonly else "rw")
+    if not readonly:
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute("PRAGMA foreign_keys = ON")
+    return database
+
+
+def _connect_checked(folder: Path, mode: str) -> sqlite3.Connection:
+    path = folder / DATABASE
+    log = path.with_name(DATABASE + "-wal")
+    options = [f"mode={mode}"]
+    if mode == "ro" and not (log.exists() and log.stat().st_size):
+        # A folder that nobody may write lets SQLite make no shared-memory file; with no log beside the
+        # database nothing can be missed by reading the file alone.
+        options.append("mode=ro&immutable=1")
+    faults: list[sqlite3.Error] = []
+    for option in options:
+        database = sqlite3.connect(
+            f"file:{quote(str(path.absolute()))}?{option}", uri=True, isolation_level=None, timeout=30.0
+        )
+        try:
+            _check_format(folder, database)
+        except sqlite3.OperationalError as fault:
+            database.close()
+            faults.append(fault)
+        except sqlite3.Error as fault:
+            database.close()
+            raise explain_fault("read", folder, fault) from fault
+        except BaseException:
+            database.close()
+            raise
+        else:
+            return database
+    raise explain_fault("read", folder, faults[0]) from faults[0]
+
+
+def _check_format(folder: Path, database: sqlite3.Connection) -> None:
+    application = database.execute("PRAGMA application_id").fetchone()[0]
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    where = str(folder / DATABASE)
+    if application != APPLICATION_ID:
+        raise StoreError(
+            f"{where} is a database of something else",
+            file=where,
+            hint="give a folder made by ruleforge search; ruleforge list shows them",
+        )
+    if version != SCHEMA_VERSION:
+        newer = version > SCHEMA_VERSION
+        raise StoreError(
+            f"{where} has format {version}, and this ruleforge reads format {SCHEMA_VERSION}",
+            file=where,
+            hint="update ruleforge" if newer else "open it with the ruleforge version that made it",
+        )
+    database.execute("SELECT count(*) FROM meta").fetchone()
+
+
+def explain_fault(doing: str, folder: Path, fault: sqlite3.Error, *, running: bool = False) -> StoreError:
+    """The error for what SQLite said, with its remedy.
+
+    Args:
+        doing: what was tried, as in "store generation 3".
+        folder: the run folder.
+        fault: SQLite's error.
+        running: the fault came in the middle of a run, so the exit code is 1.
+    """
+    path = str(folder / DATABASE)
+    code = getattr(fault, "sqlite_errorcode", None)
+    primary = code & 0xFF if code is not None else None
+    remedies = {
+        sqlite3.SQLITE_FULL: "the disk is full: free some space, then ruleforge resume; what was there is kept",
+        sqlite3.SQLITE_NOTADB: "the file is damaged or not a run: restore it from a copy",
+        sqlite3.SQLITE_CORRUPT: "the file is damaged: restore it from a copy",
+        sqlite3.SQLITE_READONLY: "check the permissions of the folder and the file",
+        sqlite3.SQLITE_CANTOPEN: "check the permissions of the folder and the file",
+        sqlite3.SQLITE_PERM: "check the permissions of the folder and the file",
+        sqlite3.SQLITE_IOERR: "check the disk and its free space; what was stored before is kept",
+        sqlite3.SQLITE_BUSY: "another program holds the database: close it and try again",
+        sqlite3.SQLITE_CONSTRAINT: "a row breaks a law of the schema; nothing of it was stored",
+    }
+    hint = remedies.get(primary, "see the SQLite message above") if primary is not None else ""
+    error = StoreError(f"cannot {doing}: {path}: {fault}", file=path, hint=hint)
+    if running:
+        error.exit_code = 1
+    return error

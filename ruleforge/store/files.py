@@ -1,0 +1,149 @@
+"""The files of a run folder: their names, atomic writing, and the lock that makes one writer.
+
+Knows the operating system. Does not know what the files say.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+from ruleforge.errors import StoreError
+
+DATABASE: Final = "run.db"
+CONFIG: Final = "config.toml"
+CHAMPION: Final = "champion.rule"
+LOG: Final = "log.txt"
+LOCK: Final = "run.lock"
+
+
+def storage_error(doing: str, path: Path, fault: OSError, *, running: bool = False) -> StoreError:
+    """The error for a fault of the file system, with its remedy.
+
+    Args:
+        doing: what was tried, as in "write".
+        path: the file or folder at fault.
+        fault: what the operating system said.
+        running: the fault came in the middle of a run, so the exit code is 1.
+    """
+    error = StoreError(
+        f"cannot {doing} {path}: {fault.strerror or fault}",
+        file=str(path),
+        hint="check the permissions and the free space, or choose another folder with --out",
+    )
+    if running:
+        error.exit_code = 1
+    return error
+
+
+def write_text_atomic(path: Path | str, text: str) -> None:
+    """Write the whole text or nothing: a reader sees the old file or the new one, after a crash too.
+
+    Raises:
+        StoreError: the folder cannot be written or the disk is full; the old file is untouched.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+    except OSError as fault:
+        raise storage_error("write", path, fault) from fault
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames within the folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# Handles of locks held by this process. A forked child must drop its copies, or a worker that outlives
+# the writer would keep the run locked.
+_held: set[int] = set()
+
+
+def _drop_in_child() -> None:
+    for handle in _held:
+        os.close(handle)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_drop_in_child)
+
+
+class WriterLock:
+    """The right to write one run; the kernel gives it back when the process dies, however it dies.
+
+    Args:
+        folder: run folder.
+        patience_s: how long to wait for another process that only looks whether the run is busy.
+
+    Raises:
+        StoreError: another process writes this run; the message names its pid.
+    """
+
+    def __init__(self, folder: Path, *, patience_s: float = 0.5) -> None:
+        path = folder / LOCK
+        self._owner = os.getpid()
+        try:
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as fault:
+            raise storage_error("lock", path, fault) from fault
+        until = time.monotonic() + patience_s
+        while True:
+            try:
+                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as fault:
+                if time.monotonic() < until:
+                    time.sleep(0.02)
+                    continue
+                holder = os.pread(self._handle, 32, 0).decode("ascii", "replace").strip()
+                os.close(self._handle)
+                raise StoreError(
+                    f"run {folder} is being written by process {holder or 'unknown'}",
+                    file=str(path),
+                    hint="wait for it or stop it; reading the run (list, show) works meanwhile",
+                ) from fault
+            except OSError as fault:
+                os.close(self._handle)
+                raise storage_error("lock", path, fault) from fault
+        os.ftruncate(self._handle, 0)
+        os.pwrite(self._handle, f"{os.getpid()}\n".encode("ascii"), 0)
+        _held.add(self._handle)
+
+    def release(self) -> None:
+        """Give the lock back; the second call does nothing."""
+        if self._handle in _held and self._owner == os.getpid():
+            _held.discard(self._handle)
+            os.close(self._handle)
+
+
+def is_being_written(folder: Path) -> bool:
+    """Whether a live process holds the writer's lock of this run folder."""
+    try:
+        handle = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False  # no lock file: nobody has written here since it was copied or made
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
