@@ -1,0 +1,92 @@
+"""Small tables of measurements that ship inside scikit-learn.
+
+Knows the three data sets and the models tried on them. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .base import Params, Task
+from .blocks import Rows, linear, mlp, mlp_init, split_rows, standardized, supervised
+from .seeds import generator_from
+
+BREAST_CANCER = "scikit-learn load_breast_cancer: Wolberg et al. 1993, Breast Cancer Wisconsin (Diagnostic), UCI, CC BY 4.0"
+WINE = "scikit-learn load_wine: Aeberhard & Forina 1991, Wine, UCI, CC BY 4.0; layer norm: Ba et al. 2016, arXiv:1607.06450"
+DIABETES = "scikit-learn load_diabetes: Efron et al. 2004, Least Angle Regression, Annals of Statistics 32(2)"
+
+
+@lru_cache(maxsize=4)
+def _rows(name: str, n_valid: int) -> Rows:
+    from sklearn import datasets
+
+    load = {
+        "breast_cancer": datasets.load_breast_cancer,
+        "wine": datasets.load_wine,
+        "diabetes": datasets.load_diabetes,
+    }[name]
+    data = load()
+    return standardized(split_rows(data.data, data.target, n_valid, generator_from(name)))
+
+
+def breast_cancer(batch_size: int = 32, steps: int = 100) -> Task:
+    """Logistic regression, 30 features to 2 classes (369 train, 200 validation).
+
+    Convex, with feature correlations up to 0.998: a Hessian with a long tail of small eigenvalues.
+    """
+    return supervised(
+        "breast_cancer",
+        lambda generator: mlp_init(generator, 30, 2),
+        lambda params, x: linear(params, "0", x),
+        _rows("breast_cancer", 200),
+        batch_size=batch_size,
+        steps=steps,
+        sources=BREAST_CANCER,
+    )
+
+
+def wine_layernorm(batch_size: int = 32, steps: int = 80, hidden: int = 24) -> Task:
+    """MLP 13-`hidden`-`hidden`-3 with layer norm before each ReLU (108 train, 70 validation)."""
+
+    def init(generator: torch.Generator) -> Params:
+        params = mlp_init(generator, 13, hidden, hidden, 3)
+        for i in (0, 1):
+            params |= {f"norm{i}.weight": torch.ones(hidden), f"norm{i}.bias": torch.zeros(hidden)}
+        return params
+
+    def forward(params: Params, x: Tensor) -> Tensor:
+        for i in (0, 1):
+            h = linear(params, str(i), x)
+            x = torch.relu(F.layer_norm(h, (hidden,), params[f"norm{i}.weight"], params[f"norm{i}.bias"]))
+        return linear(params, "2", x)
+
+    return supervised(
+        "wine_layernorm",
+        init,
+        forward,
+        _rows("wine", 70),
+        batch_size=batch_size,
+        steps=steps,
+        sources=WINE,
+    )
+
+
+def diabetes_deep_linear(batch_size: int = 32, steps: int = 80, hidden: int = 16, depth: int = 4) -> Task:
+    """A linear map written as `depth` matrices in a row, 10 features to 1 (292 train, 150 validation).
+
+    Convex in the product and not in the factors: saddles and plateaus without any non-linearity.
+    """
+    sizes = (10, *[hidden] * (depth - 1), 1)
+    return supervised(
+        "diabetes_deep_linear",
+        lambda generator: mlp_init(generator, *sizes),
+        lambda params, x: mlp(params, x, lambda h: h, depth).squeeze(-1),
+        _rows("diabetes", 150),
+        batch_size=batch_size,
+        steps=steps,
+        sources=DIABETES,
+    )
