@@ -40,7 +40,7 @@ def create_database(folder: Path, meta: Iterable[tuple[str, str]]) -> None:
         finally:
             database.close()
     except sqlite3.Error as fault:
-        raise explain_fault("make run.db in", folder, fault) from fault
+        raise explain_fault("make run.db", folder, fault) from fault
 
 
 def connect(folder: Path, *, readonly: bool) -> sqlite3.Connection:
@@ -53,38 +53,42 @@ def connect(folder: Path, *, readonly: bool) -> sqlite3.Connection:
     hint = "give a folder made by ruleforge search; ruleforge list shows them"
     try:
         if not folder.exists():
-            raise StoreError(f"there is no run folder {folder}", file=str(folder), hint=hint)
+            raise StoreError("there is no such run folder", file=str(folder), hint=hint)
         if not folder.is_dir():
-            raise StoreError(f"{folder} is a file, not a run folder", file=str(folder), hint=hint)
+            raise StoreError("this is a file, not a run folder", file=str(folder), hint=hint)
         if not path.is_file():
-            raise StoreError(
-                f"{folder} is not a run folder: it holds no {DATABASE}", file=str(folder), hint=hint
-            )
+            raise StoreError(f"this is not a run folder: it holds no {DATABASE}", file=str(folder), hint=hint)
         with path.open("rb") as file:
             file.read(1)
     except OSError as fault:
         raise StoreError(
-            f"cannot read {path}: {fault.strerror or fault}", file=str(path), hint="check the permissions"
+            f"cannot read it: {fault.strerror or fault}", file=str(path), hint="check the permissions"
         ) from fault
-    database = _connect_checked(folder, "ro" if readonly else "rw")
-    if not readonly:
+    database = _connect_checked(folder, readonly=readonly)
+    if readonly:
+        database.execute("PRAGMA query_only = ON")
+    else:
         database.execute("PRAGMA synchronous = FULL")
         database.execute("PRAGMA foreign_keys = ON")
     return database
 
 
-def _connect_checked(folder: Path, mode: str) -> sqlite3.Connection:
+def _connect_checked(folder: Path, *, readonly: bool) -> sqlite3.Connection:
+    """The first way of opening that works.
+
+    A reader opens for writing too where it may (`query_only` then holds it back): only such a connection
+    removes SQLite's two side files when it is the last one. In a folder that nobody may write, a log that
+    exists is read with `mode=ro`; with none beside the database, the file alone is the whole run.
+    """
     path = folder / DATABASE
     log = path.with_name(DATABASE + "-wal")
-    options = [f"mode={mode}"]
-    if mode == "ro" and not (log.exists() and log.stat().st_size):
-        # A folder that nobody may write lets SQLite make no shared-memory file; with no log beside the
-        # database nothing can be missed by reading the file alone.
-        options.append("mode=ro&immutable=1")
+    ways = ["mode=rw"]
+    if readonly:
+        ways.append("mode=ro" if log.exists() and log.stat().st_size else "mode=ro&immutable=1")
     faults: list[sqlite3.Error] = []
-    for option in options:
+    for way in ways:
         database = sqlite3.connect(
-            f"file:{quote(str(path.absolute()))}?{option}", uri=True, isolation_level=None, timeout=30.0
+            f"file:{quote(str(path.absolute()))}?{way}", uri=True, isolation_level=None, timeout=30.0
         )
         try:
             _check_format(folder, database)
@@ -93,13 +97,13 @@ def _connect_checked(folder: Path, mode: str) -> sqlite3.Connection:
             faults.append(fault)
         except sqlite3.Error as fault:
             database.close()
-            raise explain_fault("read", folder, fault) from fault
+            raise explain_fault("read it", folder, fault) from fault
         except BaseException:
             database.close()
             raise
         else:
             return database
-    raise explain_fault("read", folder, faults[0]) from faults[0]
+    raise explain_fault("read it", folder, faults[0]) from faults[0]
 
 
 def _check_format(folder: Path, database: sqlite3.Connection) -> None:
@@ -108,14 +112,14 @@ def _check_format(folder: Path, database: sqlite3.Connection) -> None:
     where = str(folder / DATABASE)
     if application != APPLICATION_ID:
         raise StoreError(
-            f"{where} is a database of something else",
+            "run.db is a database of something else",
             file=where,
             hint="give a folder made by ruleforge search; ruleforge list shows them",
         )
     if version != SCHEMA_VERSION:
         newer = version > SCHEMA_VERSION
         raise StoreError(
-            f"{where} has format {version}, and this ruleforge reads format {SCHEMA_VERSION}",
+            f"run.db has format {version}, and this ruleforge reads format {SCHEMA_VERSION}",
             file=where,
             hint="update ruleforge" if newer else "open it with the ruleforge version that made it",
         )
@@ -135,7 +139,7 @@ def explain_fault(doing: str, folder: Path, fault: sqlite3.Error, *, running: bo
     code = getattr(fault, "sqlite_errorcode", None)
     primary = code & 0xFF if code is not None else None
     remedies = {
-        sqlite3.SQLITE_FULL: "the disk is full: free some space, then ruleforge resume; what was there is kept",
+        sqlite3.SQLITE_FULL: "the disk is full: free some, then ruleforge resume; what was stored is kept",
         sqlite3.SQLITE_NOTADB: "the file is damaged or not a run: restore it from a copy",
         sqlite3.SQLITE_CORRUPT: "the file is damaged: restore it from a copy",
         sqlite3.SQLITE_READONLY: "check the permissions of the folder and the file",
@@ -146,7 +150,7 @@ def explain_fault(doing: str, folder: Path, fault: sqlite3.Error, *, running: bo
         sqlite3.SQLITE_CONSTRAINT: "a row breaks a law of the schema; nothing of it was stored",
     }
     hint = remedies.get(primary, "see the SQLite message above") if primary is not None else ""
-    error = StoreError(f"cannot {doing}: {path}: {fault}", file=path, hint=hint)
+    error = StoreError(f"cannot {doing}: {fault}", file=path, hint=hint)
     if running:
         error.exit_code = 1
     return error

@@ -24,13 +24,13 @@ def storage_error(doing: str, path: Path, fault: OSError, *, running: bool = Fal
     """The error for a fault of the file system, with its remedy.
 
     Args:
-        doing: what was tried, as in "write".
+        doing: what was tried, as in "write it".
         path: the file or folder at fault.
         fault: what the operating system said.
         running: the fault came in the middle of a run, so the exit code is 1.
     """
     error = StoreError(
-        f"cannot {doing} {path}: {fault.strerror or fault}",
+        f"cannot {doing}: {fault.strerror or fault}",
         file=str(path),
         hint="check the permissions and the free space, or choose another folder with --out",
     )
@@ -60,7 +60,7 @@ def write_text_atomic(path: Path | str, text: str) -> None:
             raise
         sync_folder(path.parent)
     except OSError as fault:
-        raise storage_error("write", path, fault) from fault
+        raise storage_error("write it", path, fault) from fault
 
 
 def sync_folder(folder: Path) -> None:
@@ -103,7 +103,7 @@ class WriterLock:
         try:
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as fault:
-            raise storage_error("lock", path, fault) from fault
+            raise storage_error("take the writer's lock", path, fault) from fault
         until = time.monotonic() + patience_s
         while True:
             try:
@@ -116,13 +116,13 @@ class WriterLock:
                 holder = os.pread(self._handle, 32, 0).decode("ascii", "replace").strip()
                 os.close(self._handle)
                 raise StoreError(
-                    f"run {folder} is being written by process {holder or 'unknown'}",
-                    file=str(path),
+                    f"this run is being written by process {holder or 'unknown'}",
+                    file=str(folder),
                     hint="wait for it or stop it; reading the run (list, show) works meanwhile",
                 ) from fault
             except OSError as fault:
                 os.close(self._handle)
-                raise storage_error("lock", path, fault) from fault
+                raise storage_error("take the writer's lock", path, fault) from fault
         os.ftruncate(self._handle, 0)
         os.pwrite(self._handle, f"{os.getpid()}\n".encode("ascii"), 0)
         _held.add(self._handle)

@@ -58,14 +58,14 @@ def list_runs(root: Path | str) -> list[RunSummary]:
     root = Path(root)
     if not root.is_dir():
         raise StoreError(
-            f"there is no folder {root} to look for runs in",
+            "there is no such folder to look for runs in",
             file=str(root),
             hint="runs are made by ruleforge search, under results/ unless --out says otherwise",
         )
     try:
         folders = sorted(each for each in root.iterdir() if each.is_dir() and not each.name.startswith("."))
     except OSError as fault:
-        raise storage_error("read", root, fault) from fault
+        raise storage_error("read it", root, fault) from fault
     return [summarize_run(folder) for folder in folders]
 
 
@@ -83,7 +83,7 @@ def summarize_run(folder: Path | str) -> RunSummary:
     try:
         text = champion.read_text(encoding="utf-8") if champion.exists() else None
     except (OSError, UnicodeDecodeError) as fault:
-        return RunSummary(folder.name, folder, "broken", problem=f"cannot read {champion}: {fault}")
+        return RunSummary(folder.name, folder, "broken", problem=f"cannot read {CHAMPION}: {fault}")
     seed = meta.get("seed")
     return RunSummary(
         name=folder.name,

@@ -104,7 +104,7 @@ class Store:
                 raise
             sync_folder(folder.parent)
         except OSError as fault:
-            raise storage_error("make run folder", folder, fault) from fault
+            raise storage_error("make the run folder", folder, fault) from fault
         return cls.open(folder)
 
     @classmethod
@@ -221,7 +221,7 @@ class Store:
             with path.open("a", encoding="utf-8") as file:
                 file.write(f"{stamp} {line.rstrip()}\n")
         except OSError as fault:
-            raise storage_error("write", path, fault, running=True) from fault
+            raise storage_error("write it", path, fault, running=True) from fault
 
     # Reading
 
@@ -239,7 +239,7 @@ class Store:
         try:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as fault:
-            raise StoreError(f"cannot read {path}: {fault}", file=str(path)) from fault
+            raise StoreError(f"cannot read it: {fault}", file=str(path)) from fault
 
     def last_generation(self) -> GenerationRow | None:
         """The generation to resume from, or None when none has ended yet."""
@@ -260,7 +260,7 @@ class Store:
         if not found:
             count, last = self._rows("SELECT count(*), max(id) FROM candidates")[0]
             raise StoreError(
-                f"run {self.path} has no candidate {candidate_id!r}",
+                f"this run has no candidate {candidate_id!r}",
                 file=str(self.path),
                 hint=f"it holds {count} candidates, the last is {last}" if count else "it holds none yet",
             )
@@ -301,7 +301,10 @@ class Store:
             """,
             candidate_id,
         )
-        return [Ancestor(*row, self.parents(row[0])) for row in rows]
+        return [
+            Ancestor(number, depth, generation, origin, text, self.parents(number))
+            for number, depth, generation, origin, text in rows
+        ]
 
     def evaluations(
         self, candidate: int | None = None, rung: int | None = None, workload: str | None = None
@@ -391,7 +394,7 @@ class Store:
         try:
             return self._db.execute(query, values).fetchall()
         except sqlite3.Error as fault:
-            raise explain_fault("read", self.path, fault) from fault
+            raise explain_fault("read it", self.path, fault) from fault
 
     def _scalar(self, query: str) -> Any:
         return self._rows(query)[0][0]
@@ -404,7 +407,7 @@ class Store:
 
     def _require_writer(self, doing: str) -> None:
         if self._lock is None:
-            raise StoreError(f"cannot {doing}: run {self.path} was opened for reading", file=str(self.path))
+            raise StoreError(f"cannot {doing}: the run was opened for reading", file=str(self.path))
 
     @contextmanager
     def _transaction(self, doing: str) -> Iterator[None]:
@@ -437,10 +440,10 @@ def refuse_occupied(folder: Path) -> None:
     try:
         occupied = os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir()))
     except OSError as fault:
-        raise storage_error("look into", folder, fault) from fault
+        raise storage_error("look into it", folder, fault) from fault
     if occupied:
         raise StoreError(
-            f"{folder} exists already and is not an empty folder",
+            "this exists already and is not an empty folder",
             file=str(folder),
             hint=f"choose another --out, or go on with it: ruleforge resume {folder}",
         )
