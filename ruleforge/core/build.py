@@ -1,0 +1,133 @@
+"""Building rules from op names: where derived ops expand and sugar becomes slots.
+
+The parser and the search's genomes both build through `RuleBuilder`, so a term means the same
+however it came about. An expansion is text of the op table, written by us, in the arithmetic that
+`_evaluate` reads.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from functools import cache
+
+from ruleforge.core import expr as ex
+from ruleforge.core.expr import Expr
+from ruleforge.core.laws import ONE, ZERO
+from ruleforge.core.ops import OPS
+from ruleforge.core.rule import Hyper, Rule, State
+from ruleforge.errors import RuleError
+
+BINARY: dict[type, str] = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.Pow: "pow"}
+COMPARE: dict[type, str] = {
+    ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge", ast.Eq: "eq", ast.NotEq: "ne",
+}  # fmt: skip
+
+
+@cache
+def _formula(text: str) -> ast.expr:
+    return ast.parse(text, mode="eval").body
+
+
+class RuleBuilder:
+    """Collects slots while expressions are built, then makes the rule."""
+
+    def __init__(self) -> None:
+        self._inits: list[Expr] = []
+        self._nexts: list[Expr | None] = []
+        self._terms: dict[tuple[str, tuple[Expr, ...]], int] = {}
+        self._owner: dict[Expr, int] = {}
+
+    def declare(self, init: Expr = ZERO) -> int:
+        """A new slot; returns its number."""
+        self._inits.append(init)
+        self._nexts.append(None)
+        return len(self._inits) - 1
+
+    def start(self, index: int, init: Expr) -> None:
+        """Set a slot's first value."""
+        self._inits[index] = init
+
+    @property
+    def slots(self) -> list[tuple[Expr, Expr]]:
+        """Init and next value of each slot; one that was never assigned keeps its value."""
+        return [
+            (init, ex.state(i) if value is None else value)
+            for i, (init, value) in enumerate(zip(self._inits, self._nexts, strict=True))
+        ]
+
+    def assign(self, index: int, value: Expr) -> None:
+        """Set a slot's next value."""
+        self._nexts[index] = value
+
+    def apply(self, op: str, *args: Expr) -> Expr:
+        """An op of any kind applied to nodes: derived ops expand, sugar yields its slot's value.
+
+        Raises:
+            RuleError: the op is unknown or takes another number of arguments.
+        """
+        row = OPS.get(op)
+        if row is None:
+            raise RuleError(f"unknown op {op!r}")
+        if len(args) != row.arity:
+            raise RuleError(f"{row.signature} takes {row.arity} arguments, got {len(args)}")
+        if row.kind == "sugar":
+            return self._sugar(op, args)
+        if row.kind == "derived":
+            return self._evaluate(_formula(row.expansion), dict(zip(row.param_names, args, strict=True)))
+        if op == "pow" and args[1] is ex.const(2.0):
+            return ex.node("mul", args[0], args[0])
+        return ex.node(op, *args)
+
+    def build(self, update: Expr, hypers: tuple[Hyper, ...] = ()) -> Rule:
+        """The finished rule."""
+        return Rule(update, tuple(State(init, value) for init, value in self.slots), hypers)
+
+    def _sugar(self, op: str, args: tuple[Expr, ...]) -> Expr:
+        if op == "prev":
+            known = self._old_value(args[0])
+            if known is not None:
+                return known
+        index = self._terms.get((op, args))
+        if index is None:
+            index = self._terms[op, args] = self.declare()
+            names = {"s": ex.state(index), **dict(zip(OPS[op].param_names, args, strict=True))}
+            value = self._evaluate(_formula(OPS[op].recurrence), names)
+            self.assign(index, value)
+            if OPS[op].yields == "new":
+                self._owner[value] = index
+        value = self._nexts[index] or ZERO
+        return value if OPS[op].yields == "new" else ex.state(index)
+
+    def _old_value(self, term: Expr) -> Expr | None:
+        """`prev` of a sugar term is its old slot, and costs none."""
+        if term in self._owner:
+            return ex.state(self._owner[term])
+        if term.op == "div" and term.args[0] in self._owner:
+            old = ex.state(self._owner[term.args[0]])
+            t = ex.leaf("t")
+            debias = term.args[1]
+            if debias.op == "sub" and debias.args[0] is ONE and debias.args[1].op == "pow":
+                beta, exponent = debias.args[1].args
+                if exponent is t:
+                    bias = ex.node("sub", ONE, ex.node("pow", beta, ex.node("sub", t, ONE)))
+                    return ex.node("where", ex.leaf("first"), ZERO, ex.node("div", old, bias))
+        return None
+
+    def _evaluate(self, tree: ast.expr, names: Mapping[str, Expr]) -> Expr:
+        match tree:
+            case ast.Name(id=name):
+                return names[name] if name in names else ex.leaf(name)
+            case ast.Constant(value=number):
+                return ex.const(number)  # type: ignore[arg-type]
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return ex.node("neg", self._evaluate(operand, names))
+            case ast.BinOp(left=left, op=op, right=right):
+                return self.apply(BINARY[type(op)], self._evaluate(left, names), self._evaluate(right, names))
+            case ast.Compare(left=left, ops=[op], comparators=[right]):
+                return self.apply(
+                    COMPARE[type(op)], self._evaluate(left, names), self._evaluate(right, names)
+                )
+            case ast.Call(func=ast.Name(id=name), args=args):
+                return self.apply(name, *(self._evaluate(arg, names) for arg in args))
+        raise RuleError(f"the op table holds a formula that cannot be read: {ast.unparse(tree)}")

@@ -1,0 +1,167 @@
+"""Expression nodes: frozen, interned, with a content key.
+
+Two nodes built alike are one object, so equality is `is` and a shared subterm is one node. The
+module knows structure only: what an op means is the table's business, what a slot or a
+hyperparameter is belongs to `rule`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
+from weakref import WeakValueDictionary
+
+from ruleforge.core.ops import OPS, TERMINALS
+from ruleforge.errors import RuleError
+
+LEAVES: frozenset[str] = frozenset({*TERMINALS, "const", "hyper", "state"})
+
+
+class Expr:
+    """One node of an expression graph. Make nodes with `node`, `const`, `hyper`, `state`, `leaf`.
+
+    Attributes:
+        op: an op of the table, a terminal, or "const", "hyper", "state".
+        args: child nodes.
+        value: a float for "const", an index for "hyper" and "state", else None.
+        key: hex digest of the content; equal in every process.
+    """
+
+    __slots__ = ("__weakref__", "args", "key", "op", "value")
+
+    op: str
+    args: tuple[Expr, ...]
+    value: float | int | None
+    key: str
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("expression nodes are frozen")
+
+    def __reduce__(self) -> tuple[Callable[..., Expr], tuple[object, ...]]:
+        return _intern, (self.op, self.args, self.value)
+
+    def __repr__(self) -> str:
+        if self.op == "const":
+            return repr(self.value)
+        if self.value is not None:
+            return f"{self.op}{self.value}"
+        return f"{self.op}({', '.join(map(repr, self.args))})" if self.args else self.op
+
+    @property
+    def is_leaf(self) -> bool:
+        return not self.args
+
+
+_TABLE: WeakValueDictionary[tuple[object, ...], Expr] = WeakValueDictionary()
+
+
+def digest(*parts: str) -> str:
+    """16 bytes of blake2b over the parts, as hex."""
+    return blake2b("\x1f".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def _intern(op: str, args: tuple[Expr, ...], value: float | int | None) -> Expr:
+    label = float(value).hex() if isinstance(value, float) else str(value)
+    index = (op, label, args)
+    found = _TABLE.get(index)
+    if found is not None:
+        return found
+    made = object.__new__(Expr)
+    for name, content in (
+        ("op", op),
+        ("args", args),
+        ("value", value),
+        ("key", digest(op, label, *(arg.key for arg in args))),
+    ):
+        object.__setattr__(made, name, content)
+    _TABLE[index] = made
+    return made
+
+
+def node(op: str, *args: Expr) -> Expr:
+    """An op of the core table applied to nodes.
+
+    Raises:
+        RuleError: the op is unknown, derived or sugar, or takes another number of arguments.
+    """
+    row = OPS.get(op)
+    if row is None or row.meaning is None:
+        raise RuleError(f"{op!r} is no core op")
+    if len(args) != row.arity:
+        raise RuleError(f"{row.signature} takes {row.arity} arguments, got {len(args)}")
+    return _intern(op, args, None)
+
+
+def sugar(op: str, *args: Expr) -> Expr:
+    """A folded term such as `ema(x, beta)`: for reading and counting, never inside a rule."""
+    return _intern(op, args, None)
+
+
+def leaf(name: str) -> Expr:
+    """A terminal such as `g` or `t`."""
+    if name not in TERMINALS:
+        raise RuleError(f"{name!r} is no terminal")
+    return _intern(name, (), None)
+
+
+def const(value: float) -> Expr:
+    """A finite number."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise RuleError(f"constants are finite numbers, got {number!r}")
+    return _intern("const", (), number)
+
+
+def hyper(index: int) -> Expr:
+    """Hyperparameter number `index` of the rule."""
+    return _intern("hyper", (), index)
+
+
+def state(index: int) -> Expr:
+    """Old value of state number `index` of the rule."""
+    return _intern("state", (), index)
+
+
+def walk(roots: Iterable[Expr]) -> list[Expr]:
+    """Distinct nodes below the roots, arguments before the nodes that use them."""
+    done: dict[Expr, None] = {}
+    for root in roots:
+        stack = [(root, iter(root.args))]
+        if root in done:
+            continue
+        while stack:
+            current, pending = stack[-1]
+            child = next(pending, None)
+            if child is None:
+                stack.pop()
+                done[current] = None
+            elif child not in done:
+                stack.append((child, iter(child.args)))
+    return list(done)
+
+
+def depth(roots: Iterable[Expr]) -> int:
+    """Nodes on the longest path from a root to a leaf."""
+    levels: dict[Expr, int] = {}
+    for item in walk(roots):
+        levels[item] = 1 + max((levels[arg] for arg in item.args), default=0)
+    return max(levels.values(), default=0)
+
+
+def rebuild(roots: Iterable[Expr], replace: Callable[[Expr, tuple[Expr, ...]], Expr]) -> dict[Expr, Expr]:
+    """Map each node below the roots, bottom up, through `replace(node, mapped arguments)`."""
+    mapped: dict[Expr, Expr] = {}
+    for item in walk(roots):
+        mapped[item] = replace(item, tuple(mapped[arg] for arg in item.args))
+    return mapped
+
+
+def with_args(item: Expr, args: tuple[Expr, ...]) -> Expr:
+    """The node itself with other arguments."""
+    return item if args == item.args else _intern(item.op, args, item.value)
+
+
+def leaves(roots: Iterable[Expr], op: str) -> Iterator[Expr]:
+    """Distinct leaves of one kind in order of first occurrence, reading left to right."""
+    return (item for item in walk(roots) if item.op == op)
