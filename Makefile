@@ -10,7 +10,7 @@ STAMP := .venv/.installed
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
 # `make check` must answer in under a minute: the parts that train nothing.
-QUICK_TESTS = $(wildcard tests/test_architecture.py tests/core tests/render tests/store)
+QUICK_TESTS = $(wildcard tests/test_architecture.py tests/test_project.py tests/core tests/render tests/store)
 
 .DEFAULT_GOAL := help
 .PHONY: help .venv demo test test-slow check bench gpu-check docs clean
