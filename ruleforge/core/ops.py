@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (the table holds one op a line)
 """The op table: every primitive of the rule language, one row each.
 
 The parser, the grammars, the backends, the exporters and the docs are generated from these rows.

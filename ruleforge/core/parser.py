@@ -1,0 +1,413 @@
+"""Reading rule text: Python syntax, read with `ast` and never executed.
+
+Sizes and depths are bounded before anything is built, and every error names line and column, shows
+the place, and says what would be accepted. The parser knows lines and names; what a term builds is
+the business of `build`.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from difflib import get_close_matches
+
+from ruleforge.core import expr as ex
+from ruleforge.core.build import BINARY, COMPARE, RuleBuilder
+from ruleforge.core.canon import fold
+from ruleforge.core.expr import Expr
+from ruleforge.core.ops import OPS, RESERVED, TERMINALS
+from ruleforge.core.rule import (
+    MAX_DEPTH,
+    MAX_HYPERS,
+    MAX_NODES,
+    MAX_STATES,
+    Hyper,
+    Kind,
+    Rule,
+    State,
+    infer_kinds,
+)
+from ruleforge.core.text import MAX_BYTES, Line, RuleText
+from ruleforge.errors import RuleError, RuleTextError
+
+MAX_WRITTEN = 8192
+SCALES = ("linear", "log", "one_minus_log")
+
+
+class Parser:
+    """One reading of one text; `run` gives the result."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self.text = text
+        self.file = file
+        self.source = text.splitlines()
+        self.builder = RuleBuilder()
+        self.hypers: dict[str, Hyper] = {}
+        self.states: dict[str, int] = {}
+        self.assigned: set[str] = set()
+        self.names: dict[str, Expr] = {}
+        self.lines: list[Line] = []
+        self.checks: list[tuple[ast.expr, str, tuple[Expr, ...]]] = []
+
+    # errors
+
+    def fail(self, where: ast.expr | ast.stmt | None, message: str, hint: str = "") -> RuleTextError:
+        if where is None:
+            return RuleTextError(message, file=self.file, hint=hint)
+        line, start = where.lineno, where.col_offset
+        shown = self.source[line - 1] if line <= len(self.source) else ""
+        column = len(shown.encode()[:start].decode(errors="ignore"))
+        same = where.end_lineno == line
+        end = len(shown.encode()[: where.end_col_offset].decode(errors="ignore")) if same else len(shown)
+        return RuleTextError(
+            message, file=self.file, line=line, column=column + 1, hint=hint,
+            context=_caret(shown, column, end),
+        )  # fmt: skip
+
+    # the whole
+
+    def run(self) -> RuleText:
+        body = self._statements()
+        doc = ""
+        if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            if not isinstance(body[0].value.value, str):
+                raise self.fail(body[0], "a rule starts with a docstring or an assignment")
+            doc = body.pop(0).value.value  # type: ignore[attr-defined]
+        for statement in body:
+            self._declare(statement)
+        for statement in body:
+            self._statement(statement)
+        if "update" not in self.names:
+            raise self.fail(None, "the rule never assigns `update`", "add a line such as `update = g`")
+        self._check_kinds()
+        try:
+            rule = self.builder.build(self.names["update"], tuple(self.hypers.values()))
+        except RuleError as error:
+            raise self.fail(None, error.message) from None
+        rule, lines = _order_hidden(rule, tuple(self.lines), len(self.states))
+        made = RuleText(rule, lines, tuple(self.hypers), tuple(self.states), doc)
+        self._check_size(made)
+        return replace(made, warnings=tuple(_warnings(made)))
+
+    def _statements(self) -> list[ast.stmt]:
+        if len(self.text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+            raise self.fail(None, f"more than {MAX_BYTES // 1024} KiB of text", "a rule is a few lines")
+        deepest = level = 0
+        for char in re.sub(r'"""[\s\S]*?"""|#[^\n]*', "", self.text):
+            level += (char in "([{") - (char in ")]}")
+            deepest = max(deepest, level)
+        if deepest > MAX_DEPTH:
+            raise self.fail(None, f"brackets nested {deepest} deep, at most {MAX_DEPTH} are allowed")
+        try:
+            tree = ast.parse(self.text)
+        except SyntaxError as error:
+            raise self._syntax(error) from None
+        except (ValueError, RecursionError, MemoryError) as error:
+            raise self.fail(None, f"cannot be read: {error or 'nested too deeply'}") from None
+        pending: list[tuple[ast.AST, int]] = [(statement, 1) for statement in tree.body]
+        while pending:
+            item, level = pending.pop()
+            if level > 2 * MAX_DEPTH and isinstance(item, ast.expr | ast.stmt):
+                raise self.fail(item, f"nested deeper than {MAX_DEPTH} levels")
+            pending += [(child, level + 1) for child in ast.iter_child_nodes(item)]
+        return list(tree.body)
+
+    def _syntax(self, error: SyntaxError) -> RuleTextError:
+        line, column = error.lineno or 1, max(1, error.offset or 1)
+        shown = self.source[line - 1] if line <= len(self.source) else ""
+        return RuleTextError(
+            f"syntax: {error.msg}", file=self.file, line=line, column=column,
+            context=_caret(shown, column - 1, column), hint="a line reads `name = expression`",
+        )  # fmt: skip
+
+    # declarations
+
+    def _declare(self, statement: ast.stmt) -> None:
+        if not isinstance(statement, ast.AnnAssign):
+            return
+        target = statement.target
+        if not isinstance(target, ast.Name):
+            raise self.fail(target, "only names can be declared")
+        self._claim(target)
+        if statement.value is None:
+            raise self.fail(
+                statement, f"{target.id!r} has no value", "hypers need `= default`, states `= init`"
+            )
+        match statement.annotation:
+            case ast.Name(id="state"):
+                if len(self.states) >= MAX_STATES:
+                    raise self.fail(target, f"more than {MAX_STATES} states")
+                self.states[target.id] = self.builder.declare()
+            case ast.Call(func=ast.Name(id="hyper"), args=args, keywords=[]):
+                if len(self.hypers) >= MAX_HYPERS:
+                    raise self.fail(target, f"more than {MAX_HYPERS} hyperparameters")
+                self.hypers[target.id] = self._hyper(statement, target.id, args)
+            case other:
+                raise self.fail(
+                    other, "unknown declaration", "write `hyper(low, high) = default` or `state = 0`"
+                )
+
+    def _hyper(self, statement: ast.AnnAssign, name: str, args: list[ast.expr]) -> Hyper:
+        scale = "linear"
+        if len(args) == 3:
+            if not isinstance(args[2], ast.Name) or args[2].id not in SCALES:
+                raise self.fail(args[2], "unknown scale", f"one of {', '.join(SCALES)}")
+            scale = args[2].id
+            args = args[:2]
+        if len(args) != 2:
+            raise self.fail(statement.annotation, "hyper takes low, high and an optional scale")
+        low, high = (self._literal(arg) for arg in args)
+        default = self._literal(statement.value)  # type: ignore[arg-type]
+        if not low < high:
+            raise self.fail(statement.annotation, f"the range ({low:g}, {high:g}) is empty")
+        if not low < default < high:
+            raise self.fail(
+                statement.value, f"{name} = {default:g} lies outside its open range ({low:g}, {high:g})"
+            )
+        if (scale == "log" and low < 0) or (scale == "one_minus_log" and high > 1):
+            raise self.fail(statement.annotation, f"the range ({low:g}, {high:g}) does not fit scale {scale}")
+        return Hyper(low, high, default, scale)  # type: ignore[arg-type]
+
+    def _literal(self, item: ast.expr) -> float:
+        match item:
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant()):
+                return -self._number(item.operand)  # type: ignore[arg-type]
+            case ast.Constant():
+                return self._number(item)
+        raise self.fail(item, "expected a number")
+
+    def _number(self, item: ast.Constant) -> float:
+        if isinstance(item.value, bool) or not isinstance(item.value, int | float):
+            raise self.fail(item, f"expected a number, found {type(item.value).__name__}")
+        try:
+            value = float(item.value)
+        except OverflowError:
+            value = math.inf
+        if not math.isfinite(value):
+            raise self.fail(item, "numbers must be finite")
+        return value
+
+    def _claim(self, target: ast.Name) -> None:
+        name = target.id
+        if name in RESERVED and name != "update":
+            raise self.fail(target, f"{name!r} is reserved", "choose another name")
+        if name == "update" or name in self.hypers or name in self.states:
+            raise self.fail(target, f"{name!r} is declared twice or cannot be declared")
+        if not name.isascii() or name.startswith("__") or len(name) > 40:
+            raise self.fail(target, "names are ASCII, at most 40 characters, without leading `__`")
+
+    # body
+
+    def _statement(self, statement: ast.stmt) -> None:
+        match statement:
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                if name in self.states:
+                    self._start(name, statement.value)  # type: ignore[arg-type]
+                else:
+                    self.names[name] = ex.hyper(list(self.hypers).index(name))
+            case ast.Assign(targets=[ast.Name() as target], value=value):
+                self._assign(target, value)
+            case ast.Assign(targets=targets):
+                raise self.fail(targets[-1], "one name on the left of each `=`")
+            case ast.AugAssign():
+                raise self.fail(statement, "each name is assigned once", "write `name = name + …`")
+            case _:
+                raise self.fail(statement, "only assignments and declarations are allowed")
+
+    def _start(self, name: str, value: ast.expr) -> None:
+        init = self._expr(value)
+        index = self.states[name]
+        for item in ex.walk([init]):
+            if item.op in ("g", "w", "t", "first", "is_matrix", "state"):
+                raise self.fail(
+                    value, f"state {name!r} starts from {item.op}", "an init is a host number: 0, 1e-6, lr0"
+                )
+        self.builder.start(index, init)
+        self.names[name] = ex.state(index)
+
+    def _assign(self, target: ast.Name, value: ast.expr) -> None:
+        name = target.id
+        if name in self.assigned:
+            raise self.fail(target, f"{name!r} is assigned twice", "each name is assigned once")
+        if name in self.hypers:
+            raise self.fail(target, f"{name!r} is a hyperparameter and keeps its value")
+        if name not in self.states and name != "update":
+            self._claim(target)
+        if name in self.states and name not in self.names:
+            raise self.fail(target, f"state {name!r} is assigned before its declaration")
+        built = self._expr(value)
+        self.assigned.add(name)
+        self.lines.append(Line(name, built))
+        if name in self.states:
+            self.builder.assign(self.states[name], built)
+        self.names[name] = built
+
+    # expressions
+
+    def _expr(self, item: ast.expr) -> Expr:
+        match item:
+            case ast.Constant():
+                return ex.const(self._number(item))
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant()):
+                return ex.const(self._literal(item))
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return ex.node("neg", self._expr(operand))
+            case ast.Name():
+                return self._name(item)
+            case ast.BinOp(op=op) if type(op) in BINARY:
+                return self._apply(item, BINARY[type(op)], [item.left, item.right])
+            case ast.Compare(ops=[op], comparators=[right]) if type(op) in COMPARE:
+                return self._apply(item, COMPARE[type(op)], [item.left, right])
+            case ast.Call():
+                return self._call(item)
+        raise self.fail(item, *_refusal(item))
+
+    def _name(self, item: ast.Name) -> Expr:
+        name = item.id
+        if name in self.names:
+            return self.names[name]
+        if name in TERMINALS:
+            return ex.leaf(name)
+        if name in OPS:
+            raise self.fail(item, f"{name!r} is an op and needs arguments: {OPS[name].signature}")
+        if name in self.states or name in self.hypers:
+            raise self.fail(item, f"{name!r} is read before its declaration")
+        near = get_close_matches(name, [*self.names, *self.states, *TERMINALS], 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise self.fail(
+            item, f"undefined name {name!r}", hint + "known here: " + ", ".join([*TERMINALS, *self.names])
+        )
+
+    def _call(self, item: ast.Call) -> Expr:
+        if not isinstance(item.func, ast.Name):
+            raise self.fail(item.func, "only ops of the language can be called")
+        if item.keywords:
+            raise self.fail(item, "arguments are given by position")
+        name = item.func.id
+        if name not in OPS:
+            raise self.fail(item.func, f"unknown op {name!r}", _suggest(name, len(item.args)))
+        if len(item.args) != OPS[name].arity:
+            raise self.fail(
+                item,
+                f"{name} takes {OPS[name].arity} arguments, got {len(item.args)}",
+                f"write {OPS[name].signature}",
+            )
+        if name == "prev" and isinstance(item.args[0], ast.Name) and item.args[0].id in self.states:
+            raise self.fail(item, "prev of an explicit state", "read the state before its assignment")
+        return self._apply(item, name, item.args)
+
+    def _apply(self, item: ast.expr, op: str, arguments: list[ast.expr]) -> Expr:
+        args = tuple(self._expr(arg) for arg in arguments)
+        built = self.builder.apply(op, *args)
+        self.checks.append((item, op, args))
+        return built
+
+    # checks on the whole
+
+    def _check_kinds(self) -> None:
+        arguments = [arg for _, _, args in self.checks for arg in args]
+        known = infer_kinds((*arguments, *(value for _, value in self.builder.slots)), self.builder.slots)
+        for item, op, args in self.checks:
+            for param, arg in zip(OPS[op].params, args, strict=True):
+                kind, name = known[arg], param.rstrip("#!")
+                if param.endswith("#") and kind is Kind.TENSOR:
+                    raise self.fail(item, f"type mismatch: {op} takes a number as {name!r}, got a tensor")
+                if param.endswith("!") and kind is not Kind.TENSOR:
+                    raise self.fail(
+                        item, f"type mismatch: {op} takes a tensor as {name!r}, got a {kind.label}"
+                    )
+
+    def _check_size(self, made: RuleText) -> None:
+        seen = fold(made.rule, frozenset(range(len(made.states)))).see(*(line.value for line in made.lines))
+        count = len(ex.walk(seen))
+        if count > MAX_NODES:
+            raise self.fail(None, f"{count} nodes, at most {MAX_NODES} are allowed")
+        named = set(seen)
+        written: dict[Expr, int] = {}
+        for item in ex.walk(seen):
+            written[item] = 1 + sum(1 if arg in named else written[arg] for arg in item.args)
+            if written[item] > MAX_WRITTEN:
+                raise self.fail(None, "an expression is too long when written out", "give shared parts names")
+
+
+def _order_hidden(rule: Rule, lines: tuple[Line, ...], n_explicit: int) -> tuple[Rule, tuple[Line, ...]]:
+    """Number hidden slots by first occurrence in the lines, so that spelling cannot matter."""
+    order: dict[int, None] = dict.fromkeys(range(n_explicit))
+    pending = [line.value for line in lines]
+    while pending:
+        for item in ex.leaves([pending.pop(0)], "state"):
+            index = int(item.value or 0)
+            if index not in order:
+                order[index] = None
+                pending.append(rule.states[index].next)
+    numbers = {old: new for new, old in enumerate(order)}
+
+    def renumber(item: Expr, args: tuple[Expr, ...]) -> Expr:
+        return ex.state(numbers[int(item.value or 0)]) if item.op == "state" else ex.with_args(item, args)
+
+    kept = [rule.states[i] for i in order]
+    mapping = ex.rebuild(
+        [rule.update, *(p for s in kept for p in (s.init, s.next)), *(line.value for line in lines)], renumber
+    )
+    states = tuple(State(mapping[s.init], mapping[s.next]) for s in kept)
+    return (
+        Rule(mapping[rule.update], states, rule.hypers),
+        tuple(Line(line.target, mapping[line.value]) for line in lines),
+    )
+
+
+def _warnings(made: RuleText) -> Iterable[str]:
+    from ruleforge.core.canon import live_states
+
+    live = live_states(made.rule)
+    for index, name in enumerate(made.states):
+        if index not in live:
+            yield f"state {name!r} does not reach the update"
+        elif made.rule.states[index].next is ex.state(index):
+            yield f"state {name!r} is never assigned and keeps its first value"
+    used = set(ex.walk([line.value for line in made.lines]))
+    for index, name in enumerate(made.hypers):
+        if ex.hyper(index) not in used and ex.hyper(index) not in ex.walk([s.init for s in made.rule.states]):
+            yield f"hyperparameter {name!r} is never read"
+    reached = set(ex.walk([made.rule.update, *(made.rule.states[i].next for i in live)]))
+    for line in made.lines:
+        if line.target not in made.states and line.target != "update" and line.value not in reached:
+            yield f"local {line.target!r} does not reach the update"
+    if ex.leaf("g") not in reached:
+        yield "the update does not depend on the gradient `g`"
+
+
+def _caret(shown: str, start: int, end: int) -> str:
+    shown = shown.expandtabs(1)
+    offset = max(0, start - 60)
+    part = shown[offset : offset + 100]
+    marks = "^" * max(1, min(end, offset + 100) - start)
+    return f"    {part}\n    {' ' * (start - offset)}{marks}"
+
+
+def _suggest(name: str, arity: int) -> str:
+    near = get_close_matches(name, OPS, 1)
+    alike = [op.name for op in OPS.values() if op.arity == arity and op.name not in COMPARE.values()]
+    return (f"did you mean {near[0]!r}? " if near else "") + f"ops with {arity} arguments: {', '.join(alike)}"
+
+
+def _refusal(item: ast.expr) -> tuple[str, str]:
+    match item:
+        case ast.Compare():
+            return "chained or unknown comparison", "compare two values: `a < b`"
+        case ast.BoolOp() | ast.UnaryOp(op=ast.Not()):
+            return "and, or, not are not in the language", "multiply masks, or use where(c, a, b)"
+        case ast.IfExp():
+            return "if-else is not in the language", "use where(c, a, b)"
+        case ast.Attribute() | ast.Subscript():
+            return "attributes and subscripts are not in the language", ""
+        case ast.BinOp():
+            return "unknown operator", "arithmetic is + - * / **"
+        case ast.UnaryOp():
+            return "unknown operator", "write -x"
+        case ast.Starred():
+            return "stars are not in the language", "arguments are given by position"
+    return f"{type(item).__name__} is not in the language", "names, numbers, + - * / **, comparisons and ops"
