@@ -7,6 +7,7 @@ task is any good to learn from.
 
 from __future__ import annotations
 
+import sysconfig
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from .base import Batch, Params, Task
 
 _LIBRARY = str(Path(__file__).resolve().parent)
 _TORCH = str(Path(torch.__file__).resolve().parent)
+_STDLIB = sysconfig.get_paths()["stdlib"]
 
 _RANDOM_HINT = "make the noise part of the batch, or set dropout to 0: every lane must see the same data"
 _BRANCH_HINT = "use torch.where in place of if/while on tensors, and no .item(), .tolist(), float() or bool()"
@@ -55,17 +57,23 @@ def place_of(error: BaseException | None, fn: Callable[..., Any] | None) -> tupl
 
 def _is_library(filename: str) -> bool:
     inside = ("site-packages", "dist-packages", "<frozen")
-    return filename.startswith((_LIBRARY, _TORCH)) or any(word in filename for word in inside)
+    return filename.startswith((_LIBRARY, _TORCH, _STDLIB)) or any(word in filename for word in inside)
 
 
 def first_line(error: BaseException) -> str:
     """The error as one short line: its class and the first line of its message."""
-    lines = str(error).strip().splitlines()
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    lines = text.strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def refuse(
-    task: str, why: str, hint: str, *, error: BaseException | None = None, fn: Callable[..., Any] | None = None
+    task: str,
+    why: str,
+    hint: str,
+    *,
+    error: BaseException | None = None,
+    fn: Callable[..., Any] | None = None,
 ) -> TaskError:
     """The error for task `task`, placed in the user's file where one can be found."""
     file, line = place_of(error, fn)
@@ -98,7 +106,11 @@ def _call(task: Task, part: str, *args: Any) -> Any:
         raise
     except Exception as error:
         raise refuse(
-            task.name, f"{part} raised {first_line(error)}", f"make {part} run on its own first", error=error, fn=fn
+            task.name,
+            f"{part} raised {first_line(error)}",
+            f"make {part} run on its own first",
+            error=error,
+            fn=fn,
         ) from error
 
 
@@ -112,7 +124,9 @@ def _check_init(task: Task) -> Params:
         raise refuse(task.name, f"init returned {found}", "return a dict of name → tensor", fn=task.init)
     for name, value in params.items():
         if not is_fit(value):
-            found = f"{value.dtype}, shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r}"
+            found = (
+                f"{value.dtype}, shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r}"
+            )
             raise refuse(
                 task.name,
                 f"init returned {found} for {name!r}, expected a float32 tensor with at least one element",
@@ -185,16 +199,18 @@ def _check_loss(task: Task, params: Params, batch: Batch) -> tuple[Params, Tenso
             fn=task.loss,
         )
     before = {name: value.clone() for name, value in params.items()}
+    again = _call(task, "loss", params, batch, 1)
+    if not torch.allclose(loss, again, rtol=1e-5) or not _equal(list(before.values()), list(params.values())):
+        raise refuse(
+            task.name,
+            "loss gave another value when called again",
+            "keep the loss pure: no random numbers (dropout, noise), no counters, no change of params",
+            fn=task.loss,
+        )
     try:
         grads, value = torch.func.grad_and_value(task.loss)(params, batch, 1)
     except Exception as error:
-        raise refuse(
-            task.name,
-            f"loss has no gradient: {first_line(error)}",
-            "keep the loss differentiable in params: no .detach(), .data or numpy on the way",
-            error=error,
-            fn=task.loss,
-        ) from error
+        raise lanes_refused(task.name, "loss", error, task.loss) from error
     bad = [name for name, grad in grads.items() if not torch.isfinite(grad).all()]
     if bad:
         raise refuse(
@@ -209,10 +225,6 @@ def _check_loss(task: Task, params: Params, batch: Batch) -> tuple[Params, Tenso
             "the gradient is zero in every weight",
             "use `params` in the loss, and start off any saddle (not all weights at zero)",
             fn=task.loss,
-        )
-    if not _equal(list(before.values()), list(params.values())) or not torch.equal(value, loss):
-        raise refuse(
-            task.name, "loss gave another value when called again", "keep the loss pure: no counters", fn=task.loss
         )
     return grads, value
 
@@ -271,15 +283,15 @@ def _check_evaluate(task: Task, params: Params) -> None:
 
 
 def lanes_refused(task: str, part: str, error: BaseException, fn: Callable[..., Any]) -> TaskError:
-    """torch's complaint under vmap, in the words of whoever wrote the task."""
+    """torch's complaint under grad or vmap, in the words of whoever wrote the task."""
     text = str(error)
     for piece, what, hint in _VMAP_REASONS:
         if piece in text:
             return refuse(task, f"{part} {what}, so it cannot be trained in lanes", hint, error=error, fn=fn)
     return refuse(
         task,
-        f"{part} cannot be trained in lanes (torch.func.vmap): {first_line(error)}",
-        "use other ops for that line; torch's documentation lists the limits of torch.func.vmap",
+        f"{part} cannot be differentiated in lanes: {first_line(error)}",
+        "keep to differentiable torch ops, no numpy; torch's documentation lists the limits of torch.func",
         error=error,
         fn=fn,
     )

@@ -14,9 +14,7 @@ from .base import Params, Task
 from .blocks import Rows, linear, linear_init, mlp, mlp_init, split_rows, standardized, supervised
 from .seeds import generator_from
 
-SOURCES = (
-    "scikit-learn load_digits: Alpaydin & Kaynak 1998, Optical Recognition of Handwritten Digits, UCI, CC BY 4.0"
-)
+SOURCES = "scikit-learn load_digits: Alpaydin & Kaynak 1998, Handwritten Digits, UCI, CC BY 4.0"
 
 
 @lru_cache(maxsize=2)
@@ -25,7 +23,9 @@ def _rows(low: int, high: int, n_valid: int) -> Rows:
     from sklearn.datasets import load_digits
 
     data = load_digits()
-    part = split_rows(data.data[low:high], data.target[low:high], n_valid, generator_from("digits", low, high))
+    part = split_rows(
+        data.data[low:high], data.target[low:high], n_valid, generator_from("digits", low, high)
+    )
     return standardized(part, shared_scale=True)
 
 
@@ -65,9 +65,7 @@ def digits_conv(batch_size: int = 64, steps: int = 200, channels: tuple[int, int
         h = torch.relu(linear(params, "conv1", h.reshape(n * 4, 4 * narrow)))  # (n·4, wide)
         return linear(params, "head", h.reshape(n, 4 * wide))
 
-    return supervised(
-        "digits_conv", init, forward, rows, batch_size=batch_size, steps=steps, sources=SOURCES
-    )
+    return supervised("digits_conv", init, forward, rows, batch_size=batch_size, steps=steps, sources=SOURCES)
 
 
 def _ordered_patches(images: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import TaskError
 from .base import Batch, Params, Task
 from .check import check_task, first_line, refuse
+from .seeds import global_seed
 
 
 def task_from_module(
@@ -29,8 +30,11 @@ def task_from_module(
     sources: str,
 ) -> Task:
     """See `Task.from_module`."""
-    module = _build(factory, name or "module")
-    if _build(factory, name or "module") is module:
+    with global_seed(0):  # so that frozen values are the same in every process
+        module = _build(factory, name or "module")
+    with global_seed(0):
+        is_shared = _build(factory, name or "module") is module
+    if is_shared:
         raise refuse(
             name or type(module).__name__,
             "the factory returns the same module every time",
@@ -60,8 +64,7 @@ def task_from_module(
 
     def init(generator: torch.Generator) -> Params:
         seed = int(torch.randint(2**62, (1,), generator=generator))
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with global_seed(seed):
             built = _build(factory, name)
         return {
             key: value.detach().float().clone()
@@ -74,7 +77,7 @@ def task_from_module(
         return tuple(column[rows] for column in train)
 
     def forward(params: Params, inputs: Batch) -> Tensor:
-        return torch.func.functional_call(module, (params, frozen), inputs)  # type: ignore[no-any-return]
+        return torch.func.functional_call(module, (params, frozen), inputs)
 
     def loss(params: Params, batch: Batch, key: int) -> Tensor:
         return loss_fn(forward(params, batch[:-1]), batch[-1])
@@ -87,15 +90,7 @@ def task_from_module(
         return values
 
     task = Task(name, init, batch, loss, evaluate, steps, sources)
-    before = {key: value.clone() for key, value in frozen.items()}
     check_task(task)
-    moved = [key for key, value in frozen.items() if not torch.equal(value, before[key])]
-    if moved:
-        raise refuse(
-            name,
-            f"the module changes its buffer {moved[0]!r} while it runs, and lanes share buffers",
-            "pass running quantities with the batch, or leave them out",
-        )
     return task
 
 
@@ -115,7 +110,9 @@ def _build(factory: Callable[[], nn.Module], name: str) -> nn.Module:
             name, f"the module factory raised {first_line(error)}", "make it run on its own", error=error
         ) from error
     if not isinstance(module, nn.Module):
-        raise refuse(name, f"the factory returned {type(module).__name__}", "return a torch.nn.Module", fn=factory)
+        raise refuse(
+            name, f"the factory returned {type(module).__name__}", "return a torch.nn.Module", fn=factory
+        )
     return module
 
 
@@ -130,7 +127,9 @@ def _refuse_unfit_layers(module: nn.Module, name: str) -> None:
                 f"{where} updates running batch statistics, which lanes cannot share",
                 f"use nn.GroupNorm or nn.LayerNorm, or {kind}(…, track_running_stats=False)",
             )
-        dropout = layer.p if isinstance(layer, nn.modules.dropout._DropoutNd) else getattr(layer, "dropout", 0)
+        dropout = (
+            layer.p if isinstance(layer, nn.modules.dropout._DropoutNd) else getattr(layer, "dropout", 0)
+        )
         if isinstance(dropout, int | float) and dropout > 0 and layer.training:
             raise refuse(
                 name,
@@ -141,11 +140,15 @@ def _refuse_unfit_layers(module: nn.Module, name: str) -> None:
             raise refuse(name, f"{where} draws random slopes", "use nn.LeakyReLU")
     for path, value in module.named_parameters():
         if isinstance(value, nn.parameter.UninitializedParameter):
-            raise refuse(name, f"parameter {path!r} has no size yet", "use layers with given sizes, not Lazy…")
+            raise refuse(
+                name, f"parameter {path!r} has no size yet", "use layers with given sizes, not Lazy…"
+            )
         if not value.dtype.is_floating_point:
             raise refuse(name, f"parameter {path!r} is {value.dtype}", "use real floating-point parameters")
     if not any(value.requires_grad for value in module.parameters()):
-        raise refuse(name, "the module has no trainable parameter", "leave requires_grad on where it should train")
+        raise refuse(
+            name, "the module has no trainable parameter", "leave requires_grad on where it should train"
+        )
 
 
 def _frozen(module: nn.Module) -> Params:

@@ -7,7 +7,6 @@ part of the task's sources. Knows no suite.
 from __future__ import annotations
 
 import hashlib
-import platform
 from functools import lru_cache
 
 import torch
@@ -80,7 +79,7 @@ def char_mlp(
         batch_size=batch_size,
         steps=steps,
         sources=(
-            f"pydoc_data.topics of Python {platform.python_version()} (PSF licence), {n_chars} characters,"
+            f"Python's standard library, pydoc_data.topics (PSF licence), first {n_chars} folded characters,"
             f" blake2b {digest}; model: Bengio et al. 2003, JMLR 3"
         ),
     )

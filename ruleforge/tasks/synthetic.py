@@ -117,8 +117,8 @@ def quadratic(
     """½‖A (W − W*) B‖², a quadratic in a matrix W (size, size), ill-conditioned and rotated.
 
     Its Hessian is the Kronecker product of AᵀA and BBᵀ, so that no coordinate is an eigenvector. A
-    batch is noise in the residual; the validation loss is the noise-free value. Both are scaled so
-    that W* misses by 1 at W = 0 on average over entries.
+    batch is noise in the residual; the validation loss is the noise-free value. Both are means over
+    entries, scaled so that W = 0 has a loss of about 0.5.
 
     Args:
         batch_size: noise matrices averaged in a batch: the noise falls as its square root.
@@ -146,9 +146,7 @@ def quadratic(
     return Task(
         "quadratic",
         lambda generator: {"weight": uniform(generator, size, size, bound=size**-0.5)},
-        lambda generator: (
-            noise * torch.randn(batch_size, size, size, generator=generator).mean(0),
-        ),
+        lambda generator: (noise * torch.randn(batch_size, size, size, generator=generator).mean(0),),
         loss,
         lambda params: {"loss": 0.5 * residual(params).square().mean()},
         steps,

@@ -15,8 +15,11 @@ from .base import Params, Task
 from .blocks import Rows, linear, mlp, mlp_init, split_rows, standardized, supervised
 from .seeds import generator_from
 
-BREAST_CANCER = "scikit-learn load_breast_cancer: Wolberg et al. 1993, Breast Cancer Wisconsin (Diagnostic), UCI, CC BY 4.0"
-WINE = "scikit-learn load_wine: Aeberhard & Forina 1991, Wine, UCI, CC BY 4.0; layer norm: Ba et al. 2016, arXiv:1607.06450"
+BREAST_CANCER = "scikit-learn load_breast_cancer: Wolberg et al. 1993, Wisconsin Diagnostic, UCI, CC BY 4.0"
+WINE = (
+    "scikit-learn load_wine: Aeberhard & Forina 1991, UCI, CC BY 4.0;"
+    " layer norm: Ba et al. 2016, arXiv:1607.06450"
+)
 DIABETES = "scikit-learn load_diabetes: Efron et al. 2004, Least Angle Regression, Annals of Statistics 32(2)"
 
 

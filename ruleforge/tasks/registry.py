@@ -1,0 +1,275 @@
+"""All built-in workloads and the suites they belong to: one row each.
+
+Knows names, sizes and what each workload is for; builds nothing and imports no torch. A test holds
+that the sizes stated here are true and that suites share neither data nor architecture.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+from ..errors import TaskError
+from .workload import Workload, load_user_workload
+
+
+def _row(
+    name: str,
+    module: str,
+    suite: str,
+    *,
+    family: str,
+    architecture: str,
+    data_id: str,
+    batch_size: int,
+    steps: int,
+    n_weights: int,
+    stresses: str,
+) -> Workload:
+    return Workload(
+        name=name,
+        target=f"{__package__}.{module}:{name}",
+        folder="",
+        arguments=(("batch_size", batch_size), ("steps", steps)),
+        suite=suite,
+        family=family,
+        architecture=architecture,
+        data_id=data_id,
+        stresses=stresses,
+        batch_size=batch_size,
+        steps=steps,
+        n_weights=n_weights,
+    )
+
+
+_ROWS = (
+    _row(
+        "digits_mlp",
+        "digits",
+        "search",
+        family="image classification",
+        architecture="ReLU MLP, 1 hidden layer",
+        data_id="digits[0:1200]",
+        batch_size=32,
+        steps=120,
+        n_weights=2410,
+        stresses="real data, small batches, fast early progress",
+    ),
+    _row(
+        "teacher_student",
+        "synthetic",
+        "search",
+        family="regression",
+        architecture="tanh MLP, 1 hidden layer",
+        data_id="generated:teacher_student",
+        batch_size=32,
+        steps=200,
+        n_weights=817,
+        stresses="correlated features: input variances 900 : 1 along rotated axes",
+    ),
+    _row(
+        "noisy_labels",
+        "synthetic",
+        "search",
+        family="classification",
+        architecture="ReLU MLP, 2 hidden layers",
+        data_id="generated:noisy_labels",
+        batch_size=64,
+        steps=200,
+        n_weights=1926,
+        stresses="15 % wrong labels and classes 10 : 1: gradients that should not all be believed",
+    ),
+    _row(
+        "digits_conv",
+        "digits",
+        "validation",
+        family="image classification",
+        architecture="convnet, 2-D",
+        data_id="digits[1200:1797]",
+        batch_size=64,
+        steps=200,
+        n_weights=1258,
+        stresses="shared weights: gradients summed over positions, layers of very different scale",
+    ),
+    _row(
+        "breast_cancer",
+        "tables",
+        "validation",
+        family="classification",
+        architecture="logistic regression",
+        data_id="breast_cancer",
+        batch_size=32,
+        steps=100,
+        n_weights=62,
+        stresses="convex, nearly collinear features, an optimum that recedes to infinity",
+    ),
+    _row(
+        "quadratic",
+        "synthetic",
+        "validation",
+        family="quadratic",
+        architecture="noisy quadratic",
+        data_id="generated:quadratic",
+        batch_size=32,
+        steps=200,
+        n_weights=400,
+        stresses="condition number 1000, rotated, with gradient noise that must be averaged out",
+    ),
+    _row(
+        "char_mlp",
+        "sequences",
+        "validation",
+        family="language model",
+        architecture="embedding and tanh MLP",
+        data_id="pydoc_topics",
+        batch_size=64,
+        steps=200,
+        n_weights=3577,
+        stresses="rare symbols: heavy-tailed gradients in the embedding, a loss that never flattens",
+    ),
+    _row(
+        "wine_layernorm",
+        "tables",
+        "held_out",
+        family="classification",
+        architecture="layer-norm MLP",
+        data_id="wine",
+        batch_size=32,
+        steps=80,
+        n_weights=1107,
+        stresses="scale-invariant layers: the effective step depends on the weights' norm",
+    ),
+    _row(
+        "diabetes_deep_linear",
+        "tables",
+        "held_out",
+        family="regression",
+        architecture="deep linear network",
+        data_id="diabetes",
+        batch_size=32,
+        steps=80,
+        n_weights=737,
+        stresses="a plateau at the start, and a noise floor at which to stop",
+    ),
+    _row(
+        "image_coords",
+        "synthetic",
+        "held_out",
+        family="regression",
+        architecture="sine network",
+        data_id="generated:image_coords",
+        batch_size=64,
+        steps=200,
+        n_weights=1251,
+        stresses="periodic activations: a bumpy loss, low errors wanted",
+    ),
+    _row(
+        "matrix_factorization",
+        "synthetic",
+        "held_out",
+        family="recommendation",
+        architecture="embedding product",
+        data_id="generated:matrix_factorization",
+        batch_size=64,
+        steps=200,
+        n_weights=560,
+        stresses="sparse gradients, rare rows, a saddle at zero",
+    ),
+    _row(
+        "signals_conv",
+        "sequences",
+        "held_out",
+        family="signal classification",
+        architecture="convnet, 1-D",
+        data_id="generated:signals_conv",
+        batch_size=64,
+        steps=200,
+        n_weights=833,
+        stresses="endless noisy data, slow start, pooling",
+    ),
+    _row(
+        "attention_recall",
+        "sequences",
+        "held_out",
+        family="sequence recall",
+        architecture="attention, 1 head",
+        data_id="generated:attention_recall",
+        batch_size=32,
+        steps=150,
+        n_weights=1552,
+        stresses="a long plateau, then a sudden drop; products of weight matrices",
+    ),
+)
+
+WORKLOADS: dict[str, Workload] = {workload.name: workload for workload in _ROWS}
+
+SUITES: dict[str, tuple[str, ...]] = {
+    suite: tuple(workload.name for workload in _ROWS if workload.suite == suite)
+    for suite in ("search", "validation", "held_out")
+}
+
+
+def load_workload(
+    name_or_ref: str,
+    base: str | Path | None = None,
+    *,
+    batch_size: int | None = None,
+    steps: int | None = None,
+) -> Workload:
+    """The workload of a registry name, or of a user's "file.py:factory" or "package.module:factory".
+
+    Args:
+        name_or_ref: as written in a config.
+        base: folder against which relative paths are resolved (the config's); the current one if None.
+        batch_size: rows a batch in place of the workload's own.
+        steps: budget in place of the workload's own.
+
+    Raises:
+        TaskError: no such workload, or a task that cannot be used; with place and remedy.
+    """
+    if name_or_ref in WORKLOADS:
+        found = WORKLOADS[name_or_ref]
+    elif ":" in name_or_ref:
+        found = load_user_workload(name_or_ref, base)
+    else:
+        close = difflib.get_close_matches(name_or_ref, WORKLOADS, n=1)
+        guess = f"did you mean {close[0]!r}? " if close else ""
+        raise TaskError(
+            f"no workload {name_or_ref!r}",
+            hint=f"{guess}`ruleforge tasks` lists them; your own is path/to/file.py:factory",
+        )
+    return found.resized(batch_size=batch_size, steps=steps)
+
+
+def load_suite(name: str) -> tuple[Workload, ...]:
+    """The workloads of a suite, in the registry's order.
+
+    Raises:
+        TaskError: no such suite.
+    """
+    if name not in SUITES:
+        raise TaskError(f"no suite {name!r}", hint=f"suites: {', '.join(SUITES)}")
+    return tuple(WORKLOADS[each] for each in SUITES[name])
+
+
+_DATA_ID = re.compile(r"(?P<source>[^\[\]]+)(\[(?P<low>\d+):(?P<high>\d+)\])?")
+
+
+def shares_data(a: str, b: str) -> bool:
+    """Whether two data ids name overlapping rows; an id without a range is the whole source.
+
+    Example:
+        >>> shares_data("digits[0:1200]", "digits[1200:1797]"), shares_data("digits", "digits[0:10]")
+        (False, True)
+    """
+    left, right = _DATA_ID.fullmatch(a), _DATA_ID.fullmatch(b)
+    if left is None or right is None:
+        raise TaskError(
+            f"{(a if left is None else b)!r} is no data id", hint="write source or source[low:high]"
+        )
+    if left["source"] != right["source"]:
+        return False
+    if left["low"] is None or right["low"] is None:
+        return True
+    return int(left["low"]) < int(right["high"]) and int(right["low"]) < int(left["high"])
