@@ -34,6 +34,8 @@ class Spec:
         weight_decay: the decoupled decay that the rule's side applies (upstream's is in `kwargs`).
         tolerance: bound on max |difference of weights| / max(1, max |w|) over all steps and streams.
         variant: tells apart two comparisons of one rule with one upstream.
+        transpose: compare on (5, 7) in place of (7, 5) tensors.
+        lift_bfloat16: undo upstream's casts to bfloat16 while it runs.
         note: why a figure or an argument is as it is.
     """
 
@@ -45,6 +47,8 @@ class Spec:
     weight_decay: float = 0.0
     tolerance: float = TOLERANCE
     variant: str = ""
+    transpose: bool = False
+    lift_bfloat16: bool = False
     note: str = ""
 
     @property
@@ -145,8 +149,12 @@ SPECS: tuple[Spec, ...] = (
     _p("adabelief", "AdaBelief"),
     _o("adabelief", "adabelief"),
     _m("adabelief", "AdaBelief", rectify=False),
+    Spec("adabelief", "pytorch_optimizer.AdaBelief", {"eps": 1e-3}, {"eps": 1e-3},
+         variant="large_eps", note=VISIBLE),
     _m("adabelief_rectified", "AdaBelief"),
     _p("adabelief_rectified", "AdaBelief", rectify=True),
+    Spec("adabelief_rectified", "timm.optim.AdaBelief", {"eps": 1e-3}, {"eps": 1e-3},
+         variant="large_eps", note=VISIBLE),
     _p("yogi", "Yogi"),
     _o("yogi", "yogi"),
     _p("adamod", "AdaMod"),
@@ -159,13 +167,21 @@ SPECS: tuple[Spec, ...] = (
     _p("grams", "Grams"),
     _o("adopt", "contrib.adopt"),
     _m("adopt", "Adopt", {"clip_power": 0.333}),
+    Spec("adopt", "optax.contrib.adopt", {"eps": 0.1}, {"eps": 0.1},
+         variant="large_eps", note=VISIBLE),
     _p("adopt_po", "ADOPT"),
+    Spec("adopt_po", "pytorch_optimizer.ADOPT", {"eps": 0.1}, {"eps": 0.1},
+         variant="large_eps", note=VISIBLE),
     _p("ademamix", "AdEMAMix"),
     _o("ademamix", "contrib.ademamix"),
     _o("simplified_ademamix", "contrib.simplified_ademamix", alpha=1.0),
     _m("laprop", "LaProp"),
+    Spec("laprop", "timm.optim.LaProp", {"eps": 1e-3}, {"eps": 1e-3},
+         variant="large_eps", note=VISIBLE),
     Spec("laprop_po", "pytorch_optimizer.LaProp", tolerance=5e-9,
          note="upstream's batched path keeps one scalar in float32"),
+    Spec("laprop_po", "pytorch_optimizer.LaProp", {"eps": 1e-3, "foreach": False}, {"eps": 1e-3},
+         variant="large_eps, one tensor at a time", note=VISIBLE),
     Spec("qhadam", "pytorch_optimizer.QHAdam", {"nus": (0.7, 0.9)}, tolerance=5e-8,
          note="upstream keeps the moving weight of its averages in float32"),
     _o("acprop", "contrib.acprop"),
@@ -202,6 +218,8 @@ SPECS: tuple[Spec, ...] = (
     _p("novograd", "NovoGrad"),
     _o("novograd", "novograd", b1=0.95, b2=0.98, eps=1e-8),
     _m("novograd", "NvNovoGrad"),
+    Spec("novograd", "pytorch_optimizer.NovoGrad", {"eps": 0.1}, {"eps": 0.1},
+         variant="large_eps", note=VISIBLE),
     Spec("lars", "pytorch_optimizer.LARS", {"weight_decay": 0.01, "trust_coefficient": 0.1},
          {"trust": 0.1, "decay": 0.01}, lr=0.1),
     Spec("lars", "timm.optim.Lars",
@@ -222,6 +240,9 @@ SPECS: tuple[Spec, ...] = (
     _p("madgrad", "MADGRAD"),
     _m("madgrad", "MADGRAD"),
     Spec("madgrad", "optax.contrib.madgrad", tolerance=5e-8, note="upstream computes sqrt(t) in float32"),
+    Spec("muon", "torch.optim.Muon", {"weight_decay": 0.1}, weight_decay=0.1, transpose=True,
+         lift_bfloat16=True, variant="wide, bfloat16 lifted",
+         note="the factor that depends on the shape is 1 on matrices at least as wide as high"),
 )  # fmt: skip
 
 
