@@ -290,7 +290,7 @@ def lanes_refused(task: str, part: str, error: BaseException, fn: Callable[..., 
             return refuse(task, f"{part} {what}, so it cannot be trained in lanes", hint, error=error, fn=fn)
     return refuse(
         task,
-        f"{part} cannot be differentiated in lanes: {first_line(error)}",
+        f"{part} cannot run in lanes: {first_line(error)}",
         "keep to differentiable torch ops, no numpy; torch's documentation lists the limits of torch.func",
         error=error,
         fn=fn,

@@ -136,6 +136,12 @@ def _refuse_unfit_layers(module: nn.Module, name: str) -> None:
                 f"{where} drops values at random, which would differ from lane to lane",
                 "set its probability to 0, or add noise to the training rows instead",
             )
+        if isinstance(layer, nn.RNNBase | nn.LSTMCell):
+            raise refuse(
+                name,
+                f"{where} has no rule for torch.func.vmap in torch",
+                "write the recurrence as a loop over nn.Linear (or nn.GRUCell)",
+            )
         if isinstance(layer, nn.RReLU) and layer.training:
             raise refuse(name, f"{where} draws random slopes", "use nn.LeakyReLU")
     for path, value in module.named_parameters():

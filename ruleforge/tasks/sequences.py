@@ -47,7 +47,7 @@ def char_mlp(
     hidden: int = 40,
     n_chars: int = 40_000,
 ) -> Task:
-    """Next character from the last `context`: embedding, tanh layer, softmax (300 validation places).
+    """Next character from the last `context`: embedding, tanh layer, softmax (200 validation places).
 
     The last tenth of the excerpt is for validation.
 
@@ -60,7 +60,7 @@ def char_mlp(
     windows = text.unfold(0, context + 1, 1)  # (n, context + 1)
     border = 9 * windows.shape[0] // 10
     train = windows[: border - context]  # no character of the validation part
-    valid = windows[torch.linspace(border, windows.shape[0] - 1, 300).long()]
+    valid = windows[torch.linspace(border, windows.shape[0] - 1, 200).long()]
 
     def init(generator: torch.Generator) -> Params:
         params = {"embedding": torch.randn(n_symbols, width, generator=generator)}
@@ -132,7 +132,7 @@ def signals_conv(
         h = torch.relu(linear(params, "conv1", h.reshape(n * 4, 2 * narrow)))  # (n·4, wide)
         return linear(params, "head", h.reshape(n, 4, wide).mean(1))
 
-    x_valid, y_valid = draw(generator_from("signals_conv", "valid"), 300)
+    x_valid, y_valid = draw(generator_from("signals_conv", "valid"), 200)
     return supervised(
         "signals_conv",
         init,
@@ -192,7 +192,7 @@ def attention_recall(
         weight = torch.softmax((key * query[:, None]).sum(-1) / width**0.5, -1)  # (n, n_pairs)
         return linear(params, "head", (weight[:, :, None] * value).sum(1))
 
-    x_valid, y_valid = draw(generator_from("attention_recall", "valid"), 300)
+    x_valid, y_valid = draw(generator_from("attention_recall", "valid"), 128)
     return supervised(
         "attention_recall",
         init,

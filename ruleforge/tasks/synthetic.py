@@ -24,7 +24,7 @@ def teacher_student(
     sparsity: float = 0.5,
     noise: float = 0.1,
 ) -> Task:
-    """A tanh MLP learns a smaller tanh MLP from correlated features; endless data, 256 validation rows.
+    """A tanh MLP learns a smaller tanh MLP from correlated features; endless data, 200 validation rows.
 
     Args:
         batch_size: fresh rows a step.
@@ -51,7 +51,7 @@ def teacher_student(
         return x, target_of(x) / scale + noise * torch.randn(n, generator=generator)
 
     scale = target_of(torch.randn(4096, n_features, generator=fixed) @ mixing).std()
-    x_valid, y_valid = draw(fixed, 256)
+    x_valid, y_valid = draw(fixed, 200)
     return supervised(
         "teacher_student",
         lambda generator: mlp_init(generator, n_features, hidden, 1),
@@ -75,7 +75,7 @@ def noisy_labels(
 ) -> Task:
     """A ReLU MLP with two hidden layers on imbalanced classes with wrong labels (2,000 train rows).
 
-    Each class is two Gaussian clouds, so no linear model separates them. The 300 validation rows have
+    Each class is two Gaussian clouds, so no linear model separates them. The 200 validation rows have
     the same imbalance and right labels.
 
     Args:
@@ -97,7 +97,7 @@ def noisy_labels(
         return centres[y, cloud] + torch.randn(n, n_features, generator=fixed), y
 
     x, y = draw(2000)
-    x_valid, y_valid = draw(300)
+    x_valid, y_valid = draw(200)
     wrong = torch.rand(y.shape, generator=fixed) < label_noise
     y = torch.where(wrong, torch.randint(n_classes, y.shape, generator=fixed), y)
     return supervised(
@@ -174,7 +174,7 @@ def matrix_factorization(
         n_users: rows of the rating matrix.
         n_items: its columns.
         rank: width of the embeddings; the true rank is 3.
-        observed: share of the ratings in the training set; 300 of the others are for validation.
+        observed: share of the ratings in the training set; 200 of the others are for validation.
         noise: standard deviation of the rating noise; a rating has about 1.
     """
     fixed = generator_from("matrix_factorization", n_users, n_items)
@@ -182,7 +182,7 @@ def matrix_factorization(
     ratings = (true + noise * torch.randn(true.shape, generator=fixed)).flatten()
     cells = torch.randperm(n_users * n_items, generator=fixed)
     n_train = int(observed * cells.shape[0])
-    train, valid = cells[:n_train], cells[n_train:][:300]
+    train, valid = cells[:n_train], cells[n_train:][:200]
     # Popularity falls tenfold from the first user (item) to the last.
     popularity = 10.0 ** -((train // n_items) / n_users + (train % n_items) / n_items)
 
@@ -221,7 +221,7 @@ def image_coords(
 ) -> Task:
     """Sine network 2-`hidden`-`hidden`-3 from a pixel's place to its colour, on a generated image.
 
-    The image is gratings and discs; 256 of its pixels are for validation. Initial weights are those
+    The image is gratings and discs; 200 of its pixels are for validation. Initial weights are those
     of the SIREN paper, whose first layer is multiplied by `frequency` (30 there, for finer images).
     """
     fixed = generator_from("image_coords", side)
@@ -233,7 +233,7 @@ def image_coords(
     colours = torch.cat([waves, 2 * discs], 1) @ uniform(fixed, 10, 3, bound=1.0)  # (side², 3)
     colours = (colours - colours.mean(0)) / colours.std(0)
     order = torch.randperm(side * side, generator=fixed)
-    train, valid = order[256:], order[:256]
+    train, valid = order[200:], order[:200]
 
     def init(generator: torch.Generator) -> Params:
         params = linear_init(generator, "0", 2, hidden)

@@ -282,6 +282,7 @@ BAD = {
         "dropout|pure",
     ),
     "rrelu": (factory("wrap_new(lambda: nn.Sequential(nn.Linear(3, 2), nn.RReLU()))"), "RReLU", "LeakyReLU"),
+    "lstm": (factory("wrap_new(lambda: nn.LSTM(3, 2))"), r"the module \(LSTM\) has no rule", "loop over"),
     "lazy": (factory("wrap_new(lambda: nn.LazyLinear(2))"), "has no size yet", "given sizes"),
     "frozen": (
         factory("wrap_new(lambda: nn.Linear(3, 2).requires_grad_(False))"),
