@@ -138,7 +138,7 @@ def test_a_near_relative_does_not_pass_for_the_rule(rule: str, impostor: str) ->
     assert max(caught) > 3 * TOLERANCE
 
 
-def test_the_helper_sees_a_single_changed_step() -> None:
+def test_the_measure_sees_a_single_changed_step() -> None:
     a = np.zeros((50, 7, 5))
     b = a.copy()
     b[31, 2, 4] = 1e-9
@@ -150,7 +150,7 @@ def test_the_helper_sees_a_single_changed_step() -> None:
         difference(a, a[:1])
 
 
-def test_the_helper_refuses_a_hyper_that_the_rule_has_not() -> None:
+def test_the_measure_refuses_a_hyper_that_the_rule_has_not() -> None:
     spec = replace(SPECS[0], hypers={"beta1": 0.5})
     with pytest.raises(ValueError, match="beta1"):
         train(KNOWN["sgd"], spec, streams()[0])
