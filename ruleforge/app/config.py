@@ -1,0 +1,430 @@
+"""Reading and writing search configs.
+
+Knows TOML files, overrides from the command line, and how a fault is told: with file, line, column and
+remedy, all faults of a config in one message. What the keys mean is the business of `schema`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, Final, NamedTuple, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from ruleforge.app.schema import OBJECTIVES, Config, refuse_objective
+from ruleforge.app.toml_places import KeyPath, Place, find_places
+from ruleforge.app.values import Table, choices, did_you_mean
+from ruleforge.errors import ConfigError
+from ruleforge.tasks import SUITES, Workload, load_workload
+
+__all__ = [
+    "Config",
+    "find_config",
+    "json_schema",
+    "load_config",
+    "load_validation_workloads",
+    "load_workloads",
+    "parse_config",
+    "resolved_toml",
+]
+
+MAX_BYTES: Final = 256 * 1024
+CONFIG_FOLDER: Final = "search_configs"
+_PROJECT: Final = Path(__file__).resolve().parents[2]
+_SCHEMA_LINE: Final = "#:schema ../docs/search_config.schema.json\n"
+
+
+# Reading
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a search config.
+
+    Args:
+        path: a TOML file, or the name of one in search_configs/.
+        overrides: assignments such as "search.population=50", read as TOML values where they are
+            such, as text otherwise.
+
+    Raises:
+        ConfigError: all faults in one message, with file, line and column where they have one.
+    """
+    file = find_config(path)
+    try:
+        with file.open("rb") as stream:
+            raw = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot be opened: {error.strerror}", file=str(path)) from None
+    if len(raw) > MAX_BYTES:
+        raise ConfigError(
+            f"more than {MAX_BYTES // 1024} KiB", file=str(path), hint="a config is a page of text"
+        )
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise ConfigError("is not UTF-8 text", file=str(path), line=line) from None
+    return parse_config(text, overrides, file=str(path), folder=file.parent)
+
+
+def find_config(path: str | Path) -> Path:
+    """The file that a path, or a name in search_configs/, stands for.
+
+    Raises:
+        ConfigError: there is none; the hint names the nearest.
+    """
+    given = Path(path).expanduser()
+    if given.is_dir():
+        raise ConfigError(
+            "is a folder, not a config", file=str(path), hint="to go on with a run: ruleforge resume RUN"
+        )
+    if given.exists():
+        return given
+    folders = [Path(CONFIG_FOLDER), _PROJECT / CONFIG_FOLDER]
+    if len(given.parts) == 1:
+        for folder in folders:
+            named = folder / f"{given.name.removesuffix('.toml')}.toml"
+            if named.is_file():
+                return named
+    names = sorted({each.stem for folder in folders if folder.is_dir() for each in folder.glob("*.toml")})
+    guess = did_you_mean(given.stem, names)
+    listed = f"configs in {CONFIG_FOLDER}/: {', '.join(names)}" if names else ""
+    raise ConfigError(
+        "there is no such config", file=str(path), hint=" ".join(part for part in (guess, listed) if part)
+    )
+
+
+def parse_config(
+    source: str | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    file: str = "config",
+    folder: str | Path = "",
+) -> Config:
+    """The config that TOML text or a nested dict describes.
+
+    Args:
+        source: TOML text, or what reading it would give.
+        overrides: assignments such as "search.population=50".
+        file: named in errors.
+        folder: from which paths count, unless the config says otherwise itself.
+
+    Raises:
+        ConfigError: all faults in one message.
+    """
+    places: dict[KeyPath, Place] = {}
+    lines: list[str] = []
+    if isinstance(source, str):
+        data = _read_toml(source, file)
+        places, lines = find_places(source), source.splitlines()
+    else:
+        data = copy.deepcopy(dict(source))
+    changed = [_apply(data, each) for each in overrides]
+    if isinstance(data.get("folder", ""), str):
+        data["folder"] = str((Path(folder) / data.get("folder", "")).absolute())
+    try:
+        return Config.model_validate(data, context={"folder": data["folder"]})
+    except ValidationError as error:
+        deterministic = data.get("deterministic", True) is not False
+        faults = [_describe(each, data, deterministic) for each in error.errors(include_url=False)]
+    raise _as_error(faults, file, places, lines, dict(changed))
+
+
+def _read_toml(text: str, file: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ConfigError(
+            "nested too deeply", file=file, hint="a config has tables in tables, no deeper"
+        ) from None
+    except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
+        message = str(error)
+        line = column = None
+        if found := re.search(r" \(at line (\d+), column (\d+)\)$", message):
+            line, column = int(found[1]), int(found[2])
+        else:
+            line = text.count("\n") + 1
+            column = len(text) - (text.rfind("\n") + 1) + 1
+        message = re.sub(r" \(at .*\)$", "", message)
+        raise ConfigError(
+            f"no valid TOML: {message[:1].lower()}{message[1:]}",
+            file=file,
+            line=line,
+            column=column,
+            context=_caret(text.splitlines(), line, column),
+            hint='write key = value, text in "quotes", tables as [name]',
+        ) from None
+
+
+def _apply(data: dict[str, Any], override: str) -> tuple[KeyPath, str]:
+    """Set one key from the command line; the path that was set, and the override."""
+    name, equals, text = override.partition("=")
+    path = tuple(part.strip() for part in name.split("."))
+    if not equals or not all(path):
+        raise ConfigError(
+            f"--set {override!r} is no assignment", hint="write key=value, such as search.population=50"
+        )
+    try:
+        value = tomllib.loads(f"value = {text.strip()}")["value"]
+    except (ValueError, RecursionError):
+        value = text.strip()
+    table = data
+    for part in path[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise ConfigError(
+                f"--set {override!r}: {part!r} holds a value, not a table of keys",
+                hint="a list is replaced as a whole, such as training.seeds=3 or search.seed_rules=[]",
+            )
+    table[path[-1]] = value
+    return path, override
+
+
+# Telling faults
+
+
+class _Fault(NamedTuple):
+    path: KeyPath
+    message: str
+    hint: str
+
+
+_TYPES: Final = {
+    "int": "a whole number",
+    "float": "a number",
+    "string": "text in quotes",
+    "bool": "true or false",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "a table",
+    "model": "a table",
+}
+
+
+def _describe(error: Any, data: Any, deterministic: bool) -> _Fault:
+    """One of pydantic's faults in the words of this project."""
+    path: KeyPath = tuple(error["loc"])
+    name = _spelled(path)
+    kind: str = error["type"]
+    given = error.get("input")
+    limits = error.get("ctx", {})
+    if kind == "ruleforge":
+        if limits["at"]:
+            path = (*path, limits["at"])
+        return _Fault(path, f"{name}: {limits['message']}" if name else limits["message"], limits["hint"])
+    if kind == "extra_forbidden":
+        return _Fault(path, *_unknown_key(path, deterministic))
+    if kind == "missing":
+        return _Fault(path[:-1], f"{name} is missing", f"add {path[-1]} = …")
+    if kind == "literal_error":
+        expected = re.findall(r"'([^']*)'", str(limits.get("expected", "")))
+        if path[0] == "objectives" and given in ("max", "min"):
+            return _Fault(path, f"{name} is {given!r}, which no search wants", f"write {expected[0]!r}")
+        return _Fault(path, f"{name}: {given!r} is not among its values", choices(str(given), expected))
+    bounds = {
+        "greater_than": ("more than", "gt"),
+        "greater_than_equal": ("at least", "ge"),
+        "less_than": ("less than", "lt"),
+        "less_than_equal": ("at most", "le"),
+    }
+    if kind in bounds:
+        word, key = bounds[kind]
+        return _Fault(path, f"{name}: expected {word} {limits[key]}, found {given!r}", "")
+    if kind in ("too_short", "string_too_short"):
+        return _Fault(path, f"{name}: expected at least one entry, found none", "")
+    expected_type = _TYPES.get(kind.split("_")[0], "")
+    if kind.endswith(("_type", "_parsing", "_from_float")) and expected_type:
+        return _Fault(path, f"{name}: expected {expected_type}, found {_shown(given)}", "")
+    return _Fault(path, f"{name}: {str(error['msg']).lower()}, found {_shown(given)}", "")
+
+
+def _spelled(path: KeyPath) -> str:
+    """A path as a reader writes it: `training.rungs[0].steps`."""
+    out = ""
+    for part in path:
+        out += f"[{part}]" if isinstance(part, int) else f".{part}" if out else part
+    return out
+
+
+def _shown(value: Any) -> str:
+    kinds = {str: "text", bool: "a truth value", int: "a whole number", float: "a number"}
+    kinds |= {list: "a list", dict: "a table"}
+    text = repr(value)
+    if isinstance(value, bool):
+        text = text.lower()
+    text = text if len(text) <= 60 else text[:57] + "…"
+    return f"{text} ({kinds.get(type(value), type(value).__name__)})"
+
+
+def _unknown_key(path: KeyPath, deterministic: bool) -> tuple[str, str]:
+    """Message and hint for a key that the schema lacks."""
+    key = str(path[-1])
+    if path[0] in ("objectives", "weights") and len(path) == 2:
+        return refuse_objective(key, deterministic=deterministic)
+    own = list(_keys_at(path[:-1]))
+    elsewhere = [
+        f"[{section}]" for section in _keys_at(()) if (section,) != path[:-1] and key in _keys_at((section,))
+    ]
+    where = f"[{_spelled(path[:-1])}]" if path[:-1] else "the top level"
+    message = f"unknown key {key!r} in {where}" if path[:-1] else f"unknown key {key!r}"
+    if guess := did_you_mean(key, own):
+        return message, guess
+    if elsewhere:
+        return message, f"it belongs in {' or '.join(elsewhere)}"
+    if not path[:-1] and key in OBJECTIVES:
+        return message, "it belongs in [objectives]"
+    return message, f"keys of {where}: {', '.join(own)}"
+
+
+def _keys_at(path: KeyPath) -> dict[str, Any]:
+    """The keys of a table of the schema and their types; none for what is no table."""
+    model: Any = Config
+    for part in path:
+        if isinstance(part, int):
+            continue
+        model = _table_in(_keys_at_model(model).get(part))
+        if model is None:
+            return {}
+    return _keys_at_model(model)
+
+
+def _keys_at_model(model: type[BaseModel]) -> dict[str, Any]:
+    return {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+
+
+def _table_in(annotation: Any) -> Any:
+    """The table model within an annotation such as `tuple[Rung, ...] | None`, or None."""
+    if isinstance(annotation, type) and issubclass(annotation, Table):
+        return annotation
+    if get_origin(annotation) in (Union, UnionType, tuple):
+        return next((found for each in get_args(annotation) if (found := _table_in(each))), None)
+    return None
+
+
+def _as_error(
+    faults: Iterable[_Fault],
+    file: str,
+    places: Mapping[KeyPath, Place],
+    lines: Sequence[str],
+    changed: Mapping[KeyPath, str],
+) -> ConfigError:
+    """One error for all faults, in the order of the file."""
+    told: list[tuple[Place | None, str, _Fault]] = []
+    for fault in faults:
+        override = next((text for path, text in changed.items() if fault.path[: len(path)] == path), None)
+        if override is not None:
+            told.append((None, f"--set {override}", fault))
+            continue
+        path = fault.path
+        while path and path not in places:
+            path = path[:-1]
+        told.append((places.get(path), "", fault))
+    told.sort(key=lambda each: each[0] or (0, 0))
+    if len(told) == 1:
+        place, origin, fault = told[0]
+        line, column = place or (None, None)
+        message = f"{origin}: {fault.message}" if origin else fault.message
+        return ConfigError(
+            message, file=file, line=line, column=column, hint=fault.hint, context=_caret(lines, line, column)
+        )
+    items = []
+    for place, origin, fault in told:
+        where = origin or (f"line {place[0]}, column {place[1]}" if place else "")
+        head = f"{where}: {fault.message}" if where else fault.message
+        items.append(f"  {head}" + (f" ({fault.hint})" if fault.hint else ""))
+    line, column = next((place for place, _, _ in told if place), None) or (None, None)
+    error = ConfigError("\n".join([f"{len(told)} faults", *items]), file=file)
+    error.line, error.column = line, column
+    return error
+
+
+def _caret(lines: Sequence[str], line: int | None, column: int | None) -> str:
+    if line is None or column is None or not 0 < line <= len(lines):
+        return ""
+    shown = lines[line - 1]
+    word = re.match(r"[\w.-]+|\"[^\"]*\"|.", shown[column - 1 :])
+    return f"    {shown}\n    {' ' * (column - 1)}{'^' * (len(word[0]) if word else 1)}"
+
+
+# Using and writing
+
+
+def load_workloads(config: Config) -> tuple[Workload, ...]:
+    """The workloads that a search trains on, at the config's batch size and budget.
+
+    Raises:
+        TaskError: a user's task that cannot be used; its file is run to find out.
+    """
+    return _load(config, config.training.workload_names)
+
+
+def load_validation_workloads(config: Config) -> tuple[Workload, ...]:
+    """The workloads of the validation suite, at the config's batch size and budget."""
+    return _load(config, SUITES[config.training.validation_suite])
+
+
+def _load(config: Config, names: Iterable[str]) -> tuple[Workload, ...]:
+    training = config.training
+    return tuple(
+        load_workload(name, config.folder, batch_size=training.batch_size, steps=training.steps)
+        for name in names
+    )
+
+
+def resolved_toml(config: Config) -> str:
+    """The complete config as TOML, defaults spelled out; reads back as an equal `Config`."""
+    import tomlkit
+
+    def spelled(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: spelled(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [spelled(each) for each in value]
+        if isinstance(value, str) and "\n" in value:
+            return tomlkit.string(value)
+        return value
+
+    return _SCHEMA_LINE + tomlkit.dumps(
+        spelled(config.model_dump(mode="json", by_alias=True, exclude_none=True))
+    )
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a search config, as published in docs/search_config.schema.json."""
+    schema = Config.model_json_schema(by_alias=True, mode="validation")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "ruleforge search config",
+        **_tidied({key: value for key, value in schema.items() if key != "title"}),
+    }
+
+
+def _tidied(part: Any) -> Any:
+    """The schema without what TOML cannot say (null) and what repeats a key's name."""
+    if isinstance(part, list):
+        return [_tidied(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    out = {
+        key: _tidied(value)
+        for key, value in part.items()
+        if not (key == "title" and isinstance(value, str))
+        and not (key == "default" and (value is None or isinstance(value, dict)))
+    }
+    if isinstance(out.get("description"), str):
+        out["description"] = " ".join(out["description"].split())
+    options = out.get("anyOf")
+    if options and {"type": "null"} in options:
+        rest = [each for each in options if each != {"type": "null"}]
+        del out["anyOf"]
+        out = {**(rest[0] if len(rest) == 1 else {"anyOf": rest}), **out}
+    return out
+
+
+if __name__ == "__main__":  # python -m ruleforge.app.config > docs/search_config.schema.json
+    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))

@@ -1,0 +1,402 @@
+"""The schema of a search config: every key, its type, range, default and meaning, in one place.
+
+Knows keys and the names they may hold. Does not know files, lines or overrides (`config`), and runs
+nothing. The docstring under each field is what `docs/search_config.schema.json` says about it.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any, Final, Literal, Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from ruleforge.app.values import (
+    HELD_OUT,
+    Duration,
+    Listed,
+    RuleEntry,
+    RuleRef,
+    Table,
+    WorkloadName,
+    choices,
+    did_you_mean,
+    fail,
+    folder_of,
+)
+from ruleforge.errors import GrammarError
+from ruleforge.tasks import SUITES, WORKLOADS, shares_data
+
+Direction = Literal["max", "min"]
+
+# What may be an axis today, with its only sensible direction.
+OBJECTIVES: Final[dict[str, Direction]] = {
+    "speedup": "max",
+    "complexity": "min",
+    "cost": "min",
+    "slots": "min",
+}
+# Named in docs/design.md and not measured yet.
+LATER_OBJECTIVES: Final = (
+    "final_loss",
+    "final_metric",
+    "generalization_gap",
+    "stability",
+    "lr_robustness",
+    "sample_efficiency",
+    "bytes",
+    "energy",
+    "consistency",
+    "smoothness",
+)
+# Measured by a clock, so two equal runs differ in them.
+TIME_OBJECTIVES: Final = ("time", "wall_time", "wall_s", "step_time", "latency", "throughput")
+
+STRATEGIES: Final = ("nsga2", "random")
+LATER_STRATEGIES: Final = ("aging", "islands", "hyper_only")
+DEFAULT_GENERATIONS: Final = 40
+
+
+class Search(Table):
+    """How the space of rules is searched, and when it ends."""
+
+    strategy: str = Field(default="nsga2", json_schema_extra={"enum": [*STRATEGIES]})
+    """nsga2: Pareto selection with variation; random: fresh draws only, the control."""
+    population: int = Field(default=200, ge=2, le=100_000)
+    """Individuals alive at a time, and rules proposed per generation."""
+    generations: int | None = Field(default=None, ge=1)
+    """Generations after which the search ends. The first of generations, budget and evaluations counts;
+    40 when none of them is given."""
+    budget_s: Duration | None = Field(default=None, alias="budget")
+    """Wall time after which no new generation starts, such as "90s", "10m" or "2h"."""
+    evaluations: int | None = Field(default=None, ge=1)
+    """Rules trained after which no new generation starts."""
+    seed_rules: Listed[RuleEntry] = ()
+    """Rules in the first population: known rules, .rule files or run folders; [] is a cold start."""
+    finalists: int = Field(default=8, ge=1, le=1000)
+    """Rules of the front and runners-up that are judged on the validation suite."""
+    immigrants: float = Field(default=0.1, ge=0, le=1)
+    """Share of each generation that is drawn afresh from the grammar."""
+    crossover: float = Field(default=0.5, ge=0, le=1)
+    """Share of the children that have two parents."""
+    dedupe: bool = True
+    """Train a behaviour once: rules that act alike on the probes share one evaluation."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ends(cls, data: Any) -> Any:
+        ends = {"generations", "budget", "budget_s", "evaluations"}
+        if isinstance(data, dict) and not ends & data.keys():
+            return {**data, "generations": DEFAULT_GENERATIONS}
+        return data
+
+    @field_validator("strategy")
+    @classmethod
+    def _known_strategy(cls, value: str) -> str:
+        if value in LATER_STRATEGIES:
+            fail(f"strategy {value!r} is not available yet", f"choose among: {', '.join(STRATEGIES)}")
+        if value not in STRATEGIES:
+            fail(f"there is no strategy {value!r}", choices(value, STRATEGIES))
+        return value
+
+    @field_validator("seed_rules")
+    @classmethod
+    def _once(cls, value: tuple[RuleRef, ...]) -> tuple[RuleRef, ...]:
+        return _distinct(value)
+
+
+def _distinct(entries: tuple[RuleRef, ...]) -> tuple[RuleRef, ...]:
+    names = [entry.name for entry in entries]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        fail(f"named twice: {', '.join(twice)}", "each rule once")
+    return entries
+
+
+class LrGrid(Table):
+    """A logarithmic grid of learning rates, relative to 1 / (RMS of the rule's update on the probes)."""
+
+    low: float = Field(default=1e-4, gt=0, le=1e6)
+    """Smallest."""
+    high: float = Field(default=1.0, gt=0, le=1e6)
+    """Largest."""
+    points: int = Field(default=9, ge=1, le=100)
+    """How many, both ends included."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high or (self.low == self.high) != (self.points == 1):
+            fail(
+                f"low = {self.low!r}, high = {self.high!r}, points = {self.points} is no grid",
+                "low < high with at least 2 points, or low = high with 1",
+            )
+        return self
+
+
+class Rung(Table):
+    """A level of the budget ladder below the full budget."""
+
+    steps: int = Field(ge=1)
+    """Optimizer steps of each lane; at most the workload's own budget is used."""
+    lrs: int = Field(default=3, ge=1, le=100)
+    """Points of the learning-rate grid, spread over its whole width."""
+    workloads: int = Field(default=1, ge=1)
+    """How many workloads of the suite, the first ones first; at most all."""
+    promote: float = Field(default=0.25, gt=0, le=1)
+    """Share of the rules that goes on to the next rung."""
+
+
+DEFAULT_RUNGS: Final = (
+    Rung(steps=24, lrs=3, workloads=1, promote=0.25),
+    Rung(steps=60, lrs=5, workloads=3, promote=0.25),
+)
+
+
+class Training(Table):
+    """What candidates and baselines are trained on, all alike."""
+
+    suite: str | None = Field(default=None, json_schema_extra={"enum": ["search", "validation"]})
+    """Suite that the search trains on; "search" when neither suite nor workloads is given."""
+    workloads: Listed[WorkloadName] | None = Field(default=None, min_length=1)
+    """Workloads instead of a suite: names of `ruleforge tasks`, "path/to/file.py:factory" or
+    "package.module:factory"; paths count from the config's folder."""
+    validation_suite: str = Field(default="validation", json_schema_extra={"enum": ["search", "validation"]})
+    """Suite that judges the finalists; it must share no data with what is searched on."""
+    lrs: LrGrid = LrGrid()
+    """Learning rates to tune over."""
+    schedules: Listed[Literal["constant", "cosine", "warmup_cosine"]] = Field(
+        default=("constant", "cosine"), min_length=1
+    )
+    """Learning-rate schedules to tune over."""
+    seeds: int = Field(default=2, ge=1, le=1000)
+    """Seeds on which learning rate and schedule are chosen."""
+    score_seeds: int = Field(default=2, ge=1, le=1000)
+    """Other seeds, on which the chosen setting is scored."""
+    steps: int | None = Field(default=None, ge=1)
+    """Full budget in optimizer steps, in place of each workload's own."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Rows of a batch, in place of each workload's own."""
+    gradient_clip: float | None = Field(default=None, gt=0)
+    """Clip gradients to this global norm."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled weight decay of all rules, baselines included."""
+    chunk_lanes: int = Field(default=72, ge=1, le=4096)
+    """Lanes trained together; part of the execution plan, since other chunks give other bits."""
+    gradient_plane: Literal["eager", "compiled", "auto"] = "eager"
+    """How gradients are computed: compiled costs seconds per workload and repays them in long runs."""
+    update_plane: Literal["auto", "numba", "torch", "reference"] = "auto"
+    """Backend that runs the rules."""
+    rungs: Listed[Rung] = DEFAULT_RUNGS
+    """Levels of the budget ladder; the full budget always follows as the last one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_suite(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not {"suite", "workloads"} & data.keys():
+            return {**data, "suite": "search"}
+        return data
+
+    @field_validator("suite", "validation_suite")
+    @classmethod
+    def _known_suite(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        if value not in SUITES:
+            fail(
+                f"there is no suite {value!r}", choices(value, [each for each in SUITES if each != HELD_OUT])
+            )
+        if value == HELD_OUT:
+            fail(
+                "the held-out suite is never used by a search",
+                f"compare with it afterwards: ruleforge compare RUN --suite {HELD_OUT}",
+            )
+        return value
+
+    @field_validator("workloads")
+    @classmethod
+    def _workloads_once(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value and len(set(value)) < len(value):
+            fail("a workload is named twice", "each workload once")
+        return value
+
+    @field_validator("schedules")
+    @classmethod
+    def _schedules_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            fail("a schedule is named twice", "each schedule once")
+        return value
+
+    @model_validator(mode="after")
+    def _suites_apart(self) -> Self:
+        if self.suite is not None and self.workloads is not None:
+            fail("suite and workloads exclude each other", "keep one of them", "workloads")
+        for ours, theirs in product(self.workload_names, SUITES[self.validation_suite]):
+            if ours not in WORKLOADS:
+                continue
+            if shares_data(WORKLOADS[ours].data_id, WORKLOADS[theirs].data_id):
+                fail(
+                    f"the search would train on {ours!r}, which shares data with {theirs!r} of the "
+                    f"validation suite {self.validation_suite!r}",
+                    "search on other workloads, or validate with another suite",
+                    "workloads" if self.workloads else "suite",
+                )
+        return self
+
+    @property
+    def workload_names(self) -> tuple[str, ...]:
+        """What the search trains on, in order."""
+        return self.workloads if self.workloads is not None else SUITES[self.suite or "search"]
+
+
+class Objectives(Table):
+    """Pareto axes: which are used. Each has one direction, stated so that the config can be read alone."""
+
+    speedup: Literal["max"] | None = None
+    """Steps of the oracle's baseline to its targets over the rule's steps (ratio, geometric mean)."""
+    complexity: Literal["min"] | None = None
+    """Distinct nodes of the canonical rule."""
+    cost: Literal["min"] | None = None
+    """Floating-point operations per weight and step."""
+    slots: Literal["min"] | None = None
+    """State tensors of the size of the weights."""
+
+
+class Weights(Table):
+    """Weights of one weighted sum, in place of Pareto axes. The sum is maximised; what is better when
+    smaller enters it with a minus sign, so weights are positive."""
+
+    speedup: float | None = Field(default=None, gt=0)
+    """Weight of the speed-up."""
+    complexity: float | None = Field(default=None, gt=0)
+    """Weight of one node."""
+    cost: float | None = Field(default=None, gt=0)
+    """Weight of one FLOP per weight."""
+    slots: float | None = Field(default=None, gt=0)
+    """Weight of one state slot."""
+
+
+def refuse_objective(name: str, *, deterministic: bool) -> tuple[str, str]:
+    """Why this name cannot be an objective (message, hint)."""
+    available = f"available: {', '.join(OBJECTIVES)}"
+    if name in TIME_OBJECTIVES and deterministic:
+        return (
+            f"objective {name!r} is measured by a clock, which deterministic = true rules out",
+            f"use cost, which counts operations; {available}",
+        )
+    if name in TIME_OBJECTIVES or name in LATER_OBJECTIVES:
+        return f"objective {name!r} is not available yet", available
+    return f"there is no objective {name!r}", " ".join(
+        part for part in (did_you_mean(name, (*OBJECTIVES, *LATER_OBJECTIVES)), available) if part
+    )
+
+
+class Limits(Table):
+    """What a candidate may not exceed; checked before it is trained."""
+
+    nodes: int = Field(default=30, ge=2, le=512)
+    """Distinct nodes of the canonical rule."""
+    states: int = Field(default=2, ge=0, le=16)
+    """State slots of the size of the weights."""
+    flops_per_weight: float = Field(default=40.0, gt=0)
+    """Floating-point operations per weight and step."""
+    bytes_per_weight: float | None = Field(default=None, gt=0)
+    """Bytes moved per weight and step, in float32."""
+
+
+DEFAULT_BASELINES: Final = (
+    "sgd",
+    "momentum",
+    "nesterov",
+    "rmsprop",
+    "adam",
+    "nadam",
+    "lion",
+    "signum",
+    "adabelief",
+)
+
+
+class Baselines(Table):
+    """Known rules that are tuned with the same budget and compared with."""
+
+    rules: Listed[RuleEntry] = Field(
+        default=tuple(RuleRef.model_construct(name=name, text="") for name in DEFAULT_BASELINES), min_length=1
+    )
+    """Known rules, .rule files or run folders; adam is always among them."""
+
+    @field_validator("rules")
+    @classmethod
+    def _with_adam(cls, value: tuple[RuleRef, ...]) -> tuple[RuleRef, ...]:
+        if "adam" not in [entry.name for entry in value]:
+            fail("adam is missing from the baselines", "add 'adam': speed-ups against it are always reported")
+        return _distinct(value)
+
+
+class Config(Table):
+    """A search: what is searched, on what, for what, and for how long."""
+
+    grammar: str = "full"
+    """A name in grammars/, or the path of a grammar file."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Decides every random choice of the search."""
+    deterministic: bool = True
+    """Refuse what cannot repeat bit for bit, such as objectives measured by a clock."""
+    folder: str = ""
+    """Folder from which the paths in this file count; its own folder when left out."""
+    search: Search = Search(generations=DEFAULT_GENERATIONS)
+    training: Training = Training(suite="search")
+    objectives: Objectives | None = None
+    """Pareto axes; speedup and complexity when neither objectives nor weights are given."""
+    weights: Weights | None = None
+    """A weighted sum in place of Pareto axes."""
+    limits: Limits = Limits()
+    baselines: Baselines = Baselines()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_objectives(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not {"objectives", "weights"} & data.keys():
+            return {**data, "objectives": {"speedup": "max", "complexity": "min"}}
+        return data
+
+    @field_validator("grammar")
+    @classmethod
+    def _known_grammar(cls, value: str, info: ValidationInfo) -> str:
+        import importlib.util
+
+        if importlib.util.find_spec("ruleforge.search.grammar") is None:  # DEV
+            return value
+        from ruleforge.search.grammar import load_grammar
+
+        try:
+            load_grammar(value, folder_of(info))
+        except GrammarError as error:
+            place = f" ({error.file}, line {error.line})" if error.file and error.line else ""
+            fail(f"grammar {value!r}{place}: {error.message}", error.hint)
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind_of_fitness(self) -> Self:
+        if self.objectives is not None and self.weights is not None:
+            fail("[objectives] and [weights] exclude each other", "keep one of them", "weights")
+        if not self.axes:
+            fail(
+                "no objective is named",
+                'name at least one, such as speedup = "max"',
+                "weights" if self.weights else "objectives",
+            )
+        return self
+
+    @property
+    def axes(self) -> dict[str, Direction]:
+        """Objectives in use and their directions, in the order of `OBJECTIVES`."""
+        chosen = self.weights if self.weights is not None else self.objectives
+        return {name: way for name, way in OBJECTIVES.items() if getattr(chosen, name) is not None}
+
+    @property
+    def signed_weights(self) -> dict[str, float] | None:
+        """Factors of a sum to maximise, or None where the axes are Pareto axes."""
+        if self.weights is None:
+            return None
+        signs = {"max": 1.0, "min": -1.0}
+        return {name: signs[way] * getattr(self.weights, name) for name, way in self.axes.items()}
