@@ -1,0 +1,145 @@
+"""Whether a rule is one that has a name: known, known up to its hyperparameters, or new."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice, product
+
+from ruleforge.core import expr as ex
+from ruleforge.core.canon import fold
+from ruleforge.core.expr import Expr
+from ruleforge.core.known import KNOWN
+from ruleforge.core.rule import Hyper, Rule, State
+from ruleforge.evaluate.probes import Behaviours, probe
+
+MIN_BETA = 0.3
+MAX_TRIALS = 16
+STRUCTURAL = frozenset({0.0, 1.0, 2.0, -1.0})
+
+
+@dataclass(frozen=True)
+class KnownAs:
+    """The nearest name of a rule.
+
+    Attributes:
+        relation: "known", "known up to hyperparameters" or "new".
+        name: of the known rule, or "".
+    """
+
+    relation: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        words = {
+            "known": f"{self.name}",
+            "known up to hyperparameters": f"{self.name} with other hyperparameters",
+        }
+        return words.get(self.relation, "new")
+
+
+def identify(rule: Rule) -> KnownAs:
+    """Compare a rule with the catalogue: by structure, then by behaviour, then by form.
+
+    Behaviour is compared on the probe streams up to a positive scale; form with every constant
+    other than 0, 1, 2 and −1 taken for a hyperparameter.
+    """
+    catalogue = _catalogue()
+    if rule.full_key in catalogue.full_keys:
+        return KnownAs("known", catalogue.full_keys[rule.full_key])
+    seen = probe([str_of(rule)])[0]
+    twin = catalogue.behaviours.twin(seen.fingerprint) if seen.fingerprint else None
+    if twin is not None:
+        return KnownAs("known", catalogue.names[twin])
+    form = form_key(rule)
+    name = catalogue.forms.get(form) or _alike_with_its_betas(rule, seen.fingerprint)
+    return KnownAs("known up to hyperparameters", name) if name else KnownAs("new")
+
+
+def _alike_with_its_betas(rule: Rule, fingerprint: tuple[float, ...]) -> str:
+    """The known rule that behaves alike once its betas are set to constants of this rule, or ""."""
+    folded = fold(rule.canonical)
+    nodes = ex.walk([folded.update, *folded.states.values()])
+    values = {float(item.value or 0) for item in nodes if item.op == "const"}
+    values |= {rule.canonical.hypers[int(item.value or 0)].default for item in nodes if item.op == "hyper"}
+    betas = sorted(value for value in values if MIN_BETA <= value < 1)
+    trials: list[tuple[str, str]] = []
+    for name, known in KNOWN.items() if betas and fingerprint else ():
+        places = [i for i, h in enumerate(known.rule.rule.hypers) if h.scale == "one_minus_log"]
+        for chosen in islice(product(betas, repeat=len(places)) if places else (), MAX_TRIALS):
+            changed = list(known.rule.rule.defaults)
+            for place, beta in zip(places, chosen, strict=True):
+                changed[place] = beta
+            trials.append((name, str_of(known.rule.rule.with_defaults(tuple(changed)))))
+    mine = Behaviours()
+    mine.add(0, fingerprint or (0.0,))
+    for (name, _), seen in zip(trials, probe([text for _, text in trials]), strict=True):
+        if seen.fingerprint and mine.twin(seen.fingerprint) is not None:
+            return name
+    return ""
+
+
+def str_of(rule: Rule) -> str:
+    from ruleforge.core.format import name_rule
+
+    return str(name_rule(rule))
+
+
+@dataclass(frozen=True)
+class _Catalogue:
+    names: list[str]
+    full_keys: dict[str, str]
+    forms: dict[str, str]
+    behaviours: Behaviours
+
+
+@lru_cache(maxsize=1)
+def _catalogue() -> _Catalogue:
+    names = list(KNOWN)
+    rules = [KNOWN[name].rule.rule for name in names]
+    full_keys: dict[str, str] = {}
+    forms: dict[str, str] = {}
+    behaviours = Behaviours()
+    for number, (name, rule, seen) in enumerate(
+        zip(names, rules, probe([str(KNOWN[name].rule) for name in names]), strict=True)
+    ):
+        full_keys.setdefault(rule.full_key, name)
+        forms.setdefault(form_key(rule), name)
+        if seen.fingerprint:
+            behaviours.add(number, seen.fingerprint)
+    return _Catalogue(names, full_keys, forms, behaviours)
+
+
+def form_key(rule: Rule) -> str:
+    """Key of a rule's form: each occurrence of a constant that could be tuned is a hyperparameter."""
+    canonical = rule.canonical
+    inlined = _with_constants(canonical)
+    numbers: dict[float, int] = {}
+
+    def replace(item: Expr, args: tuple[Expr, ...]) -> Expr:
+        if item.op == "const" and item.value not in STRUCTURAL:
+            return ex.hyper(numbers.setdefault(float(item.value or 0), len(numbers)))
+        return ex.with_args(item, args)
+
+    roots = inlined.roots
+    mapping = ex.rebuild(roots, replace)
+    if len(numbers) > 16:
+        return inlined.key
+    states = tuple(State(mapping[s.init], mapping[s.next]) for s in inlined.states)
+    hypers = tuple(Hyper(-1e300, 1e300, value) for value in numbers)
+    return Rule(mapping[inlined.update], states, hypers).key
+
+
+def _with_constants(rule: Rule) -> Rule:
+    """The rule with its hyperparameters, and `1 − beta` of constants, spelled alike."""
+    ones: dict[float, Expr] = {}
+
+    def inline(item: Expr, args: tuple[Expr, ...]) -> Expr:
+        if item.op == "hyper":
+            value = rule.hypers[int(item.value or 0)].default
+            return ones.setdefault(value, ex.const(value))
+        return ex.with_args(item, args)
+
+    mapping = ex.rebuild(rule.roots, inline)
+    states = tuple(State(mapping[s.init], mapping[s.next]) for s in rule.states)
+    return Rule(mapping[rule.update], states).canonical

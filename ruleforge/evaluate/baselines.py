@@ -1,0 +1,218 @@
+"""Known rules, tuned exactly as candidates are, and what a rule is measured against.
+
+Tuning is cached a rule, workload and protocol at a time, under a hash of everything that decides
+the numbers: the task's and the training loop's sources, the execution plan, the rule, torch's
+version. The package ships a cache; what is missing is computed and kept in the user's cache
+folder. Numbers of another processor differ in the last bits, no more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ruleforge.core.text import RuleText
+from ruleforge.evaluate.evaluator import Outcome, Progress, Protocol, evaluate
+from ruleforge.evaluate.lanes import LaneSpec, Plan
+from ruleforge.evaluate.statistics import Summary, summarize
+from ruleforge.evaluate.targets import MISS, Speedup, Targets, make_targets, speedup, steps_to
+from ruleforge.evaluate.workers import Workers
+from ruleforge.tasks import Workload
+
+SHIPPED = Path(__file__).with_name("baselines.json")
+_SOURCES = ("train.py", "gradients.py", "schedules.py", "lanes.py", "probes.py", "evaluator.py", "targets.py")
+
+
+def cache_path() -> Path:
+    """Where tuned baselines are kept between runs."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "ruleforge" / "baselines.json"
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """Tuned baselines on some workloads under one protocol.
+
+    Attributes:
+        outcomes: workload name → rule name → outcome.
+        targets: workload name → losses to reach.
+        origin: "shipped", "cached" or "computed", whichever is the least ready of all.
+    """
+
+    outcomes: Mapping[str, Mapping[str, Outcome]]
+    targets: Mapping[str, Targets]
+    origin: str
+
+    def oracle(self, workload: str) -> str:
+        """The best baseline on one workload."""
+        costs = {name: self._log_steps(workload, name) for name in self.outcomes[workload]}
+        return min(costs, key=lambda name: (costs[name], name))
+
+    def best_single(self, workloads: Iterable[str]) -> str:
+        """The one baseline with the best geometric mean over workloads."""
+        places = [w for w in workloads if self.targets[w].levels]
+        names = sorted({name for w in places for name in self.outcomes[w]})
+        return min(names, key=lambda name: (math.fsum(self._log_steps(w, name) for w in places), name))
+
+    def _log_steps(self, workload: str, name: str) -> float:
+        """Mean log steps to the targets over seeds, a miss at 1.5 budgets."""
+        targets, outcome = self.targets[workload], self.outcomes[workload][name]
+        miss = MISS * targets.n_steps
+        steps = [
+            steps_to(curve, targets.n_steps, level) or miss for curve in outcome.curves for level in targets.levels
+        ]
+        return math.fsum(map(math.log, steps)) / len(steps) if steps else math.log(miss)
+
+    def usable(self) -> list[str]:
+        """Workloads with at least one target; on the others no baseline learns anything."""
+        return [name for name, targets in self.targets.items() if targets.levels]
+
+    def speedups(self, outcomes: Mapping[str, Outcome], reference: str) -> dict[str, Speedup]:
+        """A rule's speed-up on each usable workload.
+
+        Args:
+            outcomes: workload name → the rule's outcome.
+            reference: "oracle", "best_single", or a baseline's name.
+        """
+        places = [w for w in self.usable() if w in outcomes]
+        single = self.best_single(places) if reference == "best_single" and places else reference
+        return {
+            w: speedup(
+                outcomes[w], self.outcomes[w][self.oracle(w) if reference == "oracle" else single], self.targets[w]
+            )
+            for w in places
+        }
+
+    def standing(self, outcomes: Mapping[str, Outcome]) -> dict[str, Summary]:
+        """A rule against the three references: best_single, oracle, adam (if it is among them)."""
+        references = ["best_single", "oracle"]
+        if all("adam" in rules for rules in self.outcomes.values()):
+            references.append("adam")
+        return {f"vs_{name}": summarize(self.speedups(outcomes, name)) for name in references}
+
+
+def tune_baselines(
+    rules: Mapping[str, RuleText],
+    workloads: Sequence[Workload],
+    protocol: Protocol,
+    plan: Plan,
+    workers: Workers,
+    *,
+    recompute: bool = False,
+    done: Progress = lambda finished, total: None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Baselines:
+    """Tune known rules under a protocol, reading the caches first.
+
+    Args:
+        rules: rule texts by name.
+        workloads: where.
+        protocol, plan: as for candidates.
+        workers: where the trainings run.
+        recompute: ignore the caches.
+        done: told the progress in chunks.
+        say: told in one line when something must be computed.
+    """
+    texts = {name: str(text) for name, text in rules.items()}
+    keys = {
+        (w.name, name): _key(w, text.rule.full_key, protocol, plan)
+        for w in workloads
+        for name, text in rules.items()
+    }
+    shipped, cached = ({}, {}) if recompute else (_read(SHIPPED, say), _read(cache_path(), say))
+    found = {at: record for at, key in keys.items() if (record := shipped.get(key) or cached.get(key))}
+    origin = "shipped" if all(keys[at] in shipped for at in keys) else "cached"
+    computed: dict[str, Any] = {}
+    for workload in workloads:
+        missing = [name for name in rules if (workload.name, name) not in found]
+        if missing:
+            origin = "computed"
+            say(f"tuning {len(missing)} baselines on {workload.name} ({protocol.steps(workload)} steps)")
+            rows = evaluate([texts[name] for name in missing], [workload], protocol, plan, workers, done)
+            for name, row in zip(missing, rows, strict=True):
+                found[workload.name, name] = computed[keys[workload.name, name]] = outcome_to_json(row[0])
+    if computed:
+        _keep(computed, say)
+    outcomes = {w.name: {name: outcome_from_json(found[w.name, name]) for name in rules} for w in workloads}
+    return with_targets(outcomes, origin)
+
+
+def with_targets(outcomes: Mapping[str, Mapping[str, Outcome]], origin: str) -> Baselines:
+    targets = {
+        workload: make_targets(workload, next(iter(rules.values())).n_steps, rules)
+        for workload, rules in outcomes.items()
+    }
+    return Baselines(outcomes, targets, origin)
+
+
+def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
+    """Plain lists and numbers."""
+    return dataclasses.asdict(outcome)
+
+
+def outcome_from_json(record: Mapping[str, Any]) -> Outcome:
+    setting = record["setting"]
+    return Outcome(
+        **{
+            **record,
+            "setting": LaneSpec(**setting) if setting else None,
+            "curves": tuple(tuple(curve) for curve in record["curves"]),
+            "final_losses": tuple(record["final_losses"]),
+        }
+    )
+
+
+@lru_cache(maxsize=1)
+def _loop_hash() -> str:
+    here = Path(__file__).parent
+    digest = blake2b(digest_size=16)
+    for name in _SOURCES:
+        digest.update((here / name).read_bytes())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _source_hash(workload: Workload) -> str:
+    return workload.source_hash()
+
+
+def _key(workload: Workload, full_key: str, protocol: Protocol, plan: Plan) -> str:
+    parts = (
+        _source_hash(workload), workload.name, protocol.steps(workload), workload.batch_size,
+        dataclasses.astuple(protocol), dataclasses.astuple(plan), full_key, _loop_hash(),
+        metadata.version("torch").split("+")[0],
+    )  # fmt: skip
+    return blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+
+
+def _read(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """A cache's records; a damaged cache is named, and computed again."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        say(f"the baselines in {path} cannot be read ({error}): computing them again")
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _keep(records: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """Add to the user's cache; one that cannot be written costs time, nothing else."""
+    path = cache_path()
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps({**_read(path, say), **records}), encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        say(f"the baselines cannot be kept in {path} ({error}): the next run tunes them again")

@@ -1,0 +1,233 @@
+"""From rules and workloads to outcomes: which lanes to train, and which lr to believe.
+
+A protocol is the same for a candidate and for a baseline: a grid of relative learning rates times
+schedules on a tuning seed; the best lane's setting, trained again on seeds that the choice never
+saw, is the outcome. A rung without scoring seeds is read off the tuning seed itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ruleforge.evaluate.lanes import ChunkJob, ChunkResult, LaneSpec, Plan, RuleLanes, pack
+from ruleforge.evaluate.targets import smooth
+from ruleforge.evaluate.train import train_chunk
+from ruleforge.evaluate.workers import Workers
+from ruleforge.tasks import Workload
+
+TUNE_SEED = 0
+SCORE_SEED = 1000
+FINAL_SEED = 2000
+COMPARE_SEED = 3000
+MAX_WIDENINGS = 3
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a rule is tuned and scored on one workload.
+
+    Attributes:
+        n_steps: budget; 0 for the workload's own.
+        lrs: relative learning rates, ascending.
+        schedules: names in `SCHEDULES`.
+        score_seeds: seeds of the outcome's curves; empty to read the tuning seed's best lane.
+        tune_seed: seed of the grid.
+        widen: add learning rates while the best lies on an edge.
+    """
+
+    lrs: tuple[float, ...]
+    schedules: tuple[str, ...] = ("constant",)
+    n_steps: int = 0
+    score_seeds: tuple[int, ...] = ()
+    tune_seed: int = TUNE_SEED
+    widen: bool = False
+
+    def steps(self, workload: Workload) -> int:
+        return self.n_steps or workload.steps
+
+    def grid(self) -> tuple[LaneSpec, ...]:
+        return tuple(LaneSpec(lr, schedule) for lr in self.lrs for schedule in self.schedules)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one rule did on one workload.
+
+    Attributes:
+        workload: name.
+        n_steps: budget of every lane.
+        setting: chosen relative lr and schedule, or None when every lane diverged.
+        lr: absolute learning rate of the chosen lane.
+        curves: smoothed validation loss of the chosen setting, one tuple a scoring seed; None
+            from where a lane diverged.
+        final_losses: last validation loss of each tuning lane, None where it diverged.
+        train_loss, metric: of the chosen lane, mean over scoring seeds; None where there is none.
+        n_lanes, n_diverged: lanes trained, and how many of them diverged.
+        diverged_at: first step at which one diverged, or None.
+    """
+
+    workload: str
+    n_steps: int
+    setting: LaneSpec | None
+    lr: float | None
+    curves: tuple[tuple[float | None, ...], ...]
+    final_losses: tuple[float | None, ...] = ()
+    train_loss: float | None = None
+    metric: float | None = None
+    n_lanes: int = 0
+    n_diverged: int = 0
+    diverged_at: int | None = None
+
+    @property
+    def final_loss(self) -> float | None:
+        """Median last loss over scoring seeds, or None if half of them diverged."""
+        last = [np.inf if curve[-1] is None else curve[-1] for curve in self.curves]
+        value = float(np.median(last)) if last else np.inf
+        return value if np.isfinite(value) else None
+
+
+def evaluate(
+    texts: Sequence[str],
+    workloads: Sequence[Workload],
+    protocol: Protocol,
+    plan: Plan,
+    workers: Workers,
+    done: Progress = lambda finished, total: None,
+) -> list[list[Outcome]]:
+    """Tune and score rules on workloads.
+
+    Args:
+        texts: rule texts; each rule runs at its hyperparameter defaults.
+        workloads: where to train.
+        protocol: the same for all rules.
+        plan: recorded execution plan.
+        workers: where the chunks run.
+        done: told the progress in chunks.
+
+    Returns:
+        One list of outcomes a rule, in the order of the workloads.
+    """
+    return _Evaluation(list(texts), list(workloads), protocol, plan, workers, done).run()
+
+
+@dataclass
+class _Tuning:
+    """Lanes trained so far for one rule on one workload, on the tuning seed."""
+
+    specs: list[LaneSpec]
+    finals: list[float]
+    lanes: list[ChunkResult]
+    rows: list[int]
+
+    def best(self) -> int | None:
+        value = int(np.argmin(self.finals))
+        return value if np.isfinite(self.finals[value]) else None
+
+
+class _Evaluation:
+    def __init__(
+        self, texts: list[str], workloads: list[Workload], protocol: Protocol, plan: Plan,
+        workers: Workers, done: Progress,
+    ) -> None:  # fmt: skip
+        self.texts, self.workloads, self.protocol = texts, workloads, protocol
+        self.plan, self.workers, self.done = plan, workers, done
+        self.tuning = {(r, w): _Tuning([], [], [], []) for r in range(len(texts)) for w in range(len(workloads))}
+
+    def run(self) -> list[list[Outcome]]:
+        grid = self.protocol.grid()
+        self._tune(dict.fromkeys(self.tuning, grid))
+        for _ in range(MAX_WIDENINGS if self.protocol.widen else 0):
+            wider = {at: specs for at in self.tuning if (specs := self._beyond_edge(at))}
+            if not wider:
+                break
+            self._tune(wider)
+        scored = self._score()
+        return [
+            [self._outcome((r, w), scored.get((r, w), [])) for w in range(len(self.workloads))]
+            for r in range(len(self.texts))
+        ]
+
+    def _train(
+        self, lanes: dict[tuple[int, int], tuple[LaneSpec, ...]], seed: int
+    ) -> dict[tuple[int, int], list[tuple[ChunkResult, int]]]:
+        """Train lanes; returns for each (rule, workload) its lanes as (chunk result, row)."""
+        jobs: list[ChunkJob] = []
+        owners: list[list[tuple[int, int]]] = []
+        for w, workload in enumerate(self.workloads):
+            mine = [at for at in lanes if at[1] == w]
+            rules = [RuleLanes(self.texts[r], lanes[r, w]) for r, _ in mine]
+            pending = [at for at in mine for _ in lanes[at]]
+            for chunk in pack(rules, self.plan.chunk_lanes):
+                size = sum(len(rule.lanes) for rule in chunk)
+                owners.append(pending[:size])
+                pending = pending[size:]
+                jobs.append(ChunkJob(workload, seed, self.protocol.steps(workload), chunk, self.plan))
+        results = self.workers.map(train_chunk, jobs, self.done)
+        found: dict[tuple[int, int], list[tuple[ChunkResult, int]]] = {at: [] for at in lanes}
+        for result, owner in zip(results, owners, strict=True):
+            for row, at in enumerate(owner):
+                found[at].append((result, row))
+        return found
+
+    def _tune(self, lanes: dict[tuple[int, int], tuple[LaneSpec, ...]]) -> None:
+        for at, rows in self._train(lanes, self.protocol.tune_seed).items():
+            tuning = self.tuning[at]
+            for spec, (result, row) in zip(lanes[at], rows, strict=True):
+                final = smooth(result.curves[row])[-1]
+                lost = result.diverged_at[row] > 0
+                tuning.specs.append(spec)
+                tuning.finals.append(np.inf if lost or not np.isfinite(final) else float(final))
+                tuning.lanes.append(result)
+                tuning.rows.append(row)
+
+    def _beyond_edge(self, at: tuple[int, int]) -> tuple[LaneSpec, ...]:
+        """The next learning rate outwards, if the best so far lies on an edge of the grid."""
+        tuning = self.tuning[at]
+        best = tuning.best()
+        lrs = sorted({spec.lr for spec in tuning.specs})
+        if best is None or len(lrs) < 2:
+            return ()
+        ratio = lrs[1] / lrs[0]
+        edge = {lrs[0]: lrs[0] / ratio, lrs[-1]: lrs[-1] * ratio}
+        lr = edge.get(tuning.specs[best].lr)
+        return tuple(LaneSpec(lr, schedule) for schedule in self.protocol.schedules) if lr else ()
+
+    def _score(self) -> dict[tuple[int, int], list[tuple[ChunkResult, int]]]:
+        chosen = {at: (t.specs[best],) for at, t in self.tuning.items() if (best := t.best()) is not None}
+        scored: dict[tuple[int, int], list[tuple[ChunkResult, int]]] = {at: [] for at in chosen}
+        for seed in self.protocol.score_seeds:
+            for at, rows in self._train(chosen, seed).items():
+                scored[at] += rows
+        return scored
+
+    def _outcome(self, at: tuple[int, int], scored: list[tuple[ChunkResult, int]]) -> Outcome:
+        tuning, workload = self.tuning[at], self.workloads[at[1]]
+        lost = [int(r.diverged_at[k]) for r, k in zip(tuning.lanes, tuning.rows, strict=True) if r.diverged_at[k]]
+        outcome = Outcome(
+            workload=workload.name, n_steps=self.protocol.steps(workload), setting=None, lr=None, curves=(),
+            final_losses=tuple(_finite(v) for v in tuning.finals),
+            n_lanes=len(tuning.specs) + len(scored),
+            n_diverged=len(lost) + sum(bool(r.diverged_at[k]) for r, k in scored),
+            diverged_at=min(lost, default=None),
+        )  # fmt: skip
+        best = tuning.best()
+        if best is None:
+            return outcome
+        shown = scored or [(tuning.lanes[best], tuning.rows[best])]
+        return replace(
+            outcome,
+            setting=tuning.specs[best],
+            lr=float(tuning.lanes[best].lrs[tuning.rows[best]]),
+            curves=tuple(tuple(_finite(v) for v in smooth(r.curves[k])) for r, k in shown),
+            train_loss=_finite(float(np.mean([r.train_losses[k] for r, k in shown]))),
+            metric=_finite(float(np.mean([r.metrics[k] for r, k in shown]))),
+        )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

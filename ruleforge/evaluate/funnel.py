@@ -1,0 +1,190 @@
+"""The way of a candidate: static checks, duplicates, probes, then rung after rung.
+
+Each stage is cheaper than the next and refuses what cannot win. Every stage counts what it saw,
+so that a run can print proposed → unique → probed → rung 0 → … → full.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ruleforge.core.rule import Rule
+from ruleforge.evaluate.baselines import Baselines
+from ruleforge.evaluate.evaluator import Outcome, Progress, Protocol, evaluate
+from ruleforge.evaluate.lanes import Plan
+from ruleforge.evaluate.probes import Behaviours, ProbeResult, probe
+from ruleforge.evaluate.statistics import geometric_mean
+from ruleforge.evaluate.workers import Workers
+from ruleforge.tasks import Workload
+
+PROBE_BATCH = 64
+STOPPED_EARLY = 0.5
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Hard limits of a candidate; one that passes any is refused before it is trained."""
+
+    nodes: int = 30
+    states: int = 2
+    flops_per_weight: float = 40.0
+    bytes_per_weight: float | None = None
+
+    def broken_by(self, rule: Rule) -> str:
+        """What a rule breaks, in words, or ""."""
+        cost = rule.cost
+        for name, value, limit in (
+            ("nodes", rule.nodes, self.nodes),
+            ("state slots", cost.slots, self.states),
+            ("FLOPs per weight", cost.flops, self.flops_per_weight),
+            ("bytes per weight", cost.bytes, self.bytes_per_weight),
+        ):
+            if limit is not None and value > limit:
+                return f"{value:g} {name}, at most {limit:g} are allowed"
+        return ""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A level of the budget ladder.
+
+    Attributes:
+        workloads: where candidates are trained at this level.
+        protocol: how.
+        baselines: tuned under the same protocol.
+        promote: share of the candidates that goes on to the next level.
+    """
+
+    workloads: tuple[Workload, ...]
+    protocol: Protocol
+    baselines: Baselines
+    promote: float = 1.0
+
+
+@dataclass(frozen=True)
+class RungResult:
+    """What a candidate did at one rung: an outcome a workload, and its speed-up over the oracle."""
+
+    rung: int
+    outcomes: Mapping[str, Outcome]
+    speedups: Mapping[str, float | None]
+    speedup: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a proposal.
+
+    Attributes:
+        status: "duplicate_key", "rejected", "duplicate_behaviour" or "trained".
+        reason: why it was rejected.
+        twin: the earlier candidate it equals.
+        fingerprint: its behaviour, where it was probed.
+        rungs: results, lowest rung first.
+    """
+
+    status: str
+    reason: str = ""
+    twin: int | None = None
+    fingerprint: tuple[float, ...] = ()
+    rungs: tuple[RungResult, ...] = ()
+
+
+@dataclass
+class Funnel:
+    """Everything known about earlier candidates, and the ladder for new ones."""
+
+    rungs: Sequence[Rung]
+    limits: Limits
+    plan: Plan
+    workers: Workers
+    dedupe: bool = True
+    keys: dict[str, int] = field(default_factory=dict)
+    behaviours: Behaviours = field(default_factory=Behaviours)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def remember(self, number: int, full_key: str, fingerprint: Sequence[float]) -> None:
+        """Know a candidate of an earlier generation."""
+        self.keys[full_key] = number
+        if fingerprint:
+            self.behaviours.add(number, fingerprint)
+
+    def admit(self, proposals: Mapping[int, tuple[Rule, str]]) -> dict[int, Verdict]:
+        """Static checks, duplicates and probes for proposals by number, in order.
+
+        Returns:
+            A verdict each; those with status "trained" have passed and are not trained yet.
+        """
+        verdicts: dict[int, Verdict] = {}
+        fresh: dict[int, str] = {}
+        for number, (rule, text) in proposals.items():
+            self.counts["proposed"] += 1
+            if self.dedupe and rule.full_key in self.keys:
+                verdicts[number] = Verdict("duplicate_key", twin=self.keys[rule.full_key])
+                self.counts["duplicate_key"] += 1
+                continue
+            self.keys.setdefault(rule.full_key, number)
+            reason = self.limits.broken_by(rule) or ("" if rule.reads("g") else "the rule does not read g")
+            if reason:
+                verdicts[number] = Verdict("rejected", reason)
+                self.counts["rejected_static"] += 1
+            else:
+                fresh[number] = text
+        self.counts["unique"] += len(fresh)
+        for number, seen in zip(fresh, self._probed(list(fresh.values())), strict=True):
+            verdicts[number] = self._judge(number, seen)
+        return {number: verdicts[number] for number in proposals}
+
+    def _probed(self, texts: list[str]) -> list[ProbeResult]:
+        batches = [texts[i : i + PROBE_BATCH] for i in range(0, len(texts), PROBE_BATCH)]
+        return [result for batch in self.workers.map(probe, batches) for result in batch]
+
+    def _judge(self, number: int, seen: ProbeResult) -> Verdict:
+        if seen.reason:
+            self.counts["rejected_probe"] += 1
+            return Verdict("rejected", seen.reason, fingerprint=seen.fingerprint)
+        twin = self.behaviours.twin(seen.fingerprint) if self.dedupe else None
+        if twin is not None:
+            self.counts["duplicate_behaviour"] += 1
+            return Verdict("duplicate_behaviour", twin=twin, fingerprint=seen.fingerprint)
+        self.behaviours.add(number, seen.fingerprint)
+        self.counts["distinct"] += 1
+        return Verdict("trained", fingerprint=seen.fingerprint)
+
+    def climb(
+        self, texts: Mapping[int, str], done: Progress = lambda finished, total: None
+    ) -> dict[int, tuple[RungResult, ...]]:
+        """Train admitted candidates, sending the best of each rung to the next."""
+        results: dict[int, list[RungResult]] = {number: [] for number in texts}
+        going = list(texts)
+        for level, rung in enumerate(self.rungs):
+            self.counts[f"rung_{level}"] += len(going)
+            outcomes = evaluate(
+                [texts[n] for n in going], rung.workloads, rung.protocol, self.plan, self.workers, done
+            )
+            for number, row in zip(going, outcomes, strict=True):
+                results[number].append(_result(level, rung, row))
+                self.counts["lane_steps"] += sum(o.n_lanes * o.n_steps for o in row)
+            going.sort(key=lambda n: (-results[n][-1].speedup, n))
+            going = going[: max(1, round(rung.promote * len(going)))] if going else []
+        return {number: tuple(found) for number, found in results.items()}
+
+
+def _result(level: int, rung: Rung, row: Sequence[Outcome]) -> RungResult:
+    outcomes = {outcome.workload: outcome for outcome in row}
+    values = {w: s.value for w, s in rung.baselines.speedups(outcomes, "oracle").items()}
+    known = [value for value in values.values() if value is not None]
+    return RungResult(level, outcomes, values, geometric_mean(known) or 0.0)
+
+
+def standing_value(results: Sequence[RungResult], n_rungs: int) -> float:
+    """Speed-up over the oracle at the highest rung reached, halved for each rung missed.
+
+    Short budgets flatter, so a candidate that was stopped early must not outrank one that was
+    trained in full, and yet the stopped ones are ranked among themselves.
+    """
+    if not results:
+        return 0.0
+    return results[-1].speedup * STOPPED_EARLY ** (n_rungs - 1 - results[-1].rung)

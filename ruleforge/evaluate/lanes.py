@@ -1,0 +1,107 @@
+"""What travels to a worker and back: rule text and numbers, nothing else.
+
+A chunk is a fixed number of lanes that share a workload, a seed and a budget. It is the unit of
+work, and its result depends on its content alone: not on the worker, nor on other chunks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ruleforge.tasks import Workload
+
+N_SAMPLES = 20
+IDLE_RULE = "update = g\n"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The recorded execution plan: what decides the bits of a training besides its content.
+
+    Attributes:
+        chunk_lanes: lanes of every chunk; padded, never shrunk.
+        update_plane: name in `backends.PLANES`.
+        gradient_plane: "eager" or "compiled".
+        weight_decay: decoupled, for all lanes.
+        gradient_clip: largest global gradient norm of a lane, or None.
+    """
+
+    chunk_lanes: int = 72
+    update_plane: str = "torch"
+    gradient_plane: str = "eager"
+    weight_decay: float = 0.0
+    gradient_clip: float | None = None
+
+
+@dataclass(frozen=True)
+class LaneSpec:
+    """One training of a rule: a relative learning rate and a schedule.
+
+    `lr` is in units of one over the rule's update RMS on the workload's own gradients, so that a
+    sign rule and SGD are searched around their own scale.
+    """
+
+    lr: float
+    schedule: str
+
+
+@dataclass(frozen=True)
+class RuleLanes:
+    """A rule's text and its lanes in one chunk."""
+
+    text: str
+    lanes: tuple[LaneSpec, ...]
+
+
+@dataclass(frozen=True)
+class ChunkJob:
+    """Train some rules' lanes on one workload from one seed for a number of steps."""
+
+    workload: Workload
+    seed: int
+    n_steps: int
+    rules: tuple[RuleLanes, ...]
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    """What a chunk's lanes did, in lane order, padding left out.
+
+    Attributes:
+        curves: validation loss at `sample_steps(n_steps)`, (L, K); NaN from where a lane diverged.
+        train_losses: mean training loss over the last tenth of the steps, (L,).
+        metrics: accuracy at the end, (L,); NaN where the task has none.
+        lrs: absolute learning rates, (L,).
+        diverged_at: first step with a loss that is not finite, 0 where there is none, (L,).
+    """
+
+    curves: NDArray[np.float64]
+    train_losses: NDArray[np.float64]
+    metrics: NDArray[np.float64]
+    lrs: NDArray[np.float64]
+    diverged_at: NDArray[np.int64]
+
+
+def sample_steps(n_steps: int) -> tuple[int, ...]:
+    """Steps after which the validation loss is read: 0, the last, and evenly between."""
+    return tuple(sorted({round(k * n_steps / N_SAMPLES) for k in range(N_SAMPLES + 1)}))
+
+
+def pack(rules: list[RuleLanes], size: int) -> list[tuple[RuleLanes, ...]]:
+    """Rules in order into chunks of at most `size` lanes; a rule with more lanes is cut."""
+    chunks: list[list[RuleLanes]] = [[]]
+    room = size
+    for rule in rules:
+        lanes = rule.lanes
+        while lanes:
+            if room < min(len(lanes), size):
+                chunks.append([])
+                room = size
+            part, lanes = lanes[:room], lanes[room:]
+            chunks[-1].append(RuleLanes(rule.text, part))
+            room -= len(part)
+    return [tuple(chunk) for chunk in chunks if chunk]
