@@ -1,0 +1,253 @@
+"""Grammar files: finding, reading and checking them, with errors that name file, line and remedy.
+
+A grammar that is returned from here can generate rules that read the gradient, and can use every op
+that it lists by name. What the keys mean is declared in `grammar_model`.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from ruleforge.core.ops import OPS, TERMINALS
+from ruleforge.errors import GrammarError
+from ruleforge.search.forms import FORMS, STATEFUL, Tensor
+from ruleforge.search.grammar_model import (
+    ALL_SUGAR,
+    GROUPS,
+    Constants,
+    Draw,
+    Grammar,
+    HyperRange,
+    Hypers,
+    Limits,
+    grammar_schema,
+)
+
+GRAMMAR_DIR = Path(__file__).resolve().parents[2] / "grammars"
+MAX_BYTES = 64 * 1024
+
+__all__ = [
+    "GRAMMAR_DIR",
+    "Grammar",
+    "Limits",
+    "grammar_names",
+    "grammar_schema",
+    "load_grammar",
+    "parse_grammar",
+]
+
+
+def load_grammar(name_or_path: str) -> Grammar:
+    """The grammar of that name in `grammars/`, or the one in a file.
+
+    Raises:
+        GrammarError: there is none, or it cannot be used; with file, line and remedy.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml" and "/" not in name_or_path:
+        path = GRAMMAR_DIR / f"{name_or_path}.toml"
+        if not path.is_file():
+            near = get_close_matches(name_or_path, grammar_names(), 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise GrammarError(
+                f"no grammar is called {name_or_path!r}",
+                hint=f"{hint}there are {', '.join(grammar_names())}; a path ends in .toml",
+            )
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise GrammarError(
+            f"cannot be opened: {error.strerror}",
+            file=str(path),
+            hint="give a name or a path to a .toml file",
+        ) from None
+    if len(raw) > MAX_BYTES:
+        raise GrammarError(
+            f"is larger than {MAX_BYTES // 1024} KiB", file=str(path), hint="a grammar is a page of TOML"
+        )
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise GrammarError("is not UTF-8 text", file=str(path), hint="save it as UTF-8") from None
+    return parse_grammar(text, file=str(path), name=path.stem)
+
+
+def grammar_names() -> list[str]:
+    """Names of the grammars that ship with ruleforge."""
+    return sorted(path.stem for path in GRAMMAR_DIR.glob("*.toml"))
+
+
+def parse_grammar(text: str, *, file: str = "grammar", name: str = "") -> Grammar:
+    """Read a grammar from TOML text.
+
+    Raises:
+        GrammarError: with file, line and remedy.
+    """
+    try:
+        content = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        match = re.search(r"at line (\d+), column (\d+)", str(error))
+        raise GrammarError(
+            f"TOML: {re.sub(r' *[(]at .*[)]', '', str(error))}",
+            file=file,
+            line=int(match[1]) if match else None,
+            column=int(match[2]) if match else None,
+            hint="strings stand in quotes, lists in brackets",
+        ) from None
+    content.setdefault("name", name)
+    try:
+        grammar = Grammar.model_validate(content)
+    except ValidationError as error:
+        raise _refused(error, text, file) from None
+    _check_names(grammar, text, file)
+    _check_generates(grammar, text, file)
+    return grammar
+
+
+def _line_of(text: str, path: tuple[Any, ...]) -> int | None:
+    """Line of a key, of its table if the key is not written, or of a list item if it can be seen."""
+    keys = [str(part) for part in path if not isinstance(part, int)]
+    table: list[str] = []
+    best: tuple[int, int] | None = None
+    for number, row in enumerate(text.splitlines(), 1):
+        head = re.match(r"\s*\[([\w.\-\" ]+)\]", row)
+        if head:
+            table = [part.strip(' "') for part in head[1].split(".")]
+            here = table
+        else:
+            entry = re.match(r"\s*([\w.\-\"]+)\s*=", row)
+            if not entry:
+                continue
+            here = [*table, *(part.strip('"') for part in entry[1].split("."))]
+        if here == keys[: len(here)] and (best is None or len(here) > best[0]):
+            best = (len(here), number)
+    return best[1] if best else None
+
+
+def _line_of_item(text: str, key: str, item: str) -> int | None:
+    start = _line_of(text, (key,)) or 1
+    for number, row in enumerate(text.splitlines()[start - 1 :], start):
+        if re.search(rf"[\"']{re.escape(item)}[\"']", row.split("#")[0]):
+            return number
+    return start
+
+
+def _refused(error: ValidationError, text: str, file: str) -> GrammarError:
+    first = error.errors()[0]
+    place = tuple(first["loc"])
+    name = ".".join(str(part) for part in place if not isinstance(part, int))
+    line = _line_of(text, place)
+    if first["type"] == "extra_forbidden":
+        fields = _fields_at(place[:-1])
+        near = get_close_matches(str(place[-1]), fields, 1)
+        hint = (f"did you mean {near[0]!r}? " if near else "") + f"keys here: {', '.join(fields)}"
+        return GrammarError(f"unknown key {name!r}", file=file, line=line, hint=hint)
+    if first["type"] == "missing":
+        return GrammarError(f"key {name!r} is missing", file=file, line=line, hint=f"add `{place[-1]} = …`")
+    message = first["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+    return GrammarError(
+        f"{name}: {message}{given if first['type'] != 'value_error' else ''}",
+        file=file, line=line, hint=_remedy(place),
+    )  # fmt: skip
+
+
+def _model_at(place: tuple[Any, ...]) -> type[BaseModel]:
+    known: dict[str, type[BaseModel]] = {"constants": Constants, "limits": Limits, "hypers": Hypers}
+    if not place:
+        return Grammar
+    outer = known.get(str(place[0]), Grammar)
+    inner: dict[str, type[BaseModel]] = {"constants": Draw, "hypers": HyperRange}
+    return outer if len(place) == 1 else inner.get(str(place[0]), outer)
+
+
+def _fields_at(place: tuple[Any, ...]) -> list[str]:
+    return list(_model_at(place).model_fields)
+
+
+def _remedy(place: tuple[Any, ...]) -> str:
+    field = _model_at(place[:-1]).model_fields.get(str(place[-1])) if place else None
+    said = field.description if field is not None and field.description else ""
+    return f"{place[-1]}: {said}" if said else "see docs/grammar.schema.json"
+
+
+def _check_names(grammar: Grammar, text: str, file: str) -> None:
+    def fail(key: str, item: str, message: str, hint: str) -> GrammarError:
+        return GrammarError(message, file=file, line=_line_of_item(text, key, item), hint=hint)
+
+    plain = [*GROUPS, *(name for name in OPS if name not in STATEFUL)]
+    allowed_by_key = {
+        "ops": plain,
+        "number_ops": [*plain, *ALL_SUGAR],
+        "sugar": ["all", *ALL_SUGAR],
+        "terminals": [*TERMINALS],
+    }
+    for key, allowed in allowed_by_key.items():
+        for item in getattr(grammar, key):
+            if item in allowed:
+                continue
+            if key == "ops" and item in STATEFUL:
+                raise fail(key, item, f"{item!r} keeps a state", "list it under `sugar`")
+            if key == "sugar" and item in OPS:
+                raise fail(key, item, f"{item!r} keeps no state", "list it under `ops`")
+            word = "terminal" if key == "terminals" else "op"
+            near = get_close_matches(item, allowed, 1)
+            hint = (f"did you mean {near[0]!r}? " if near else "") + f"there are {', '.join(allowed)}"
+            raise fail(key, item, f"unknown {word} {item!r}", hint)
+    used = {*grammar.op_names, *grammar.sugar_names, *grammar.terminals, "beta", "eps", "scale"}
+    for item in grammar.weights:
+        if item not in used:
+            near = get_close_matches(item, sorted(used), 1)
+            raise GrammarError(
+                f"weights: {item!r} is not in this grammar",
+                file=file,
+                line=_line_of(text, ("weights", item)),
+                hint=f"did you mean {near[0]!r}?" if near else "list it under ops, sugar or terminals first",
+            )
+
+
+def _check_generates(grammar: Grammar, text: str, file: str) -> None:
+    if "g" not in grammar.terminals:
+        raise GrammarError(
+            "can generate no rule: the gradient `g` is not among its terminals",
+            file=file, line=_line_of(text, ("terminals",)), hint='write `terminals = ["g", …]`',
+        )  # fmt: skip
+    usable = {form.op for form in grammar.forms if grammar.weights.get(form.op, 1.0) > 0}
+    if not any(FORMS[form.name].ret in (Tensor,) for form in grammar.forms if form.op in usable):
+        raise GrammarError(
+            "can generate no rule but `update = g`: no op gives a tensor",
+            file=file, line=_line_of(text, ("ops",)), hint='list some ops, such as "mul" and "sign"',
+        )  # fmt: skip
+    if grammar.weights.get("g", 1.0) == 0:
+        raise GrammarError(
+            "can generate no rule: `g` has weight 0", file=file, line=_line_of(text, ("weights", "g")),
+            hint="give it a weight above 0",
+        )  # fmt: skip
+    reachable = {form.op for form in grammar.forms}
+    groups = {op for item in grammar.ops for op in GROUPS.get(item, ())}
+    for key, names in (("ops", grammar.op_names), ("sugar", grammar.sugar_names)):
+        for op in names:
+            if op not in reachable and op not in groups:
+                needs = sorted(
+                    {t.__name__.lower() for f in FORMS.values() if f.op == op and not f.loose for t in f.args}
+                )
+                raise GrammarError(
+                    f"{op!r} can never be used: nothing here gives what it takes ({', '.join(needs)})",
+                    file=file,
+                    line=_line_of_item(text, key, op),
+                    hint="add the constants it needs under [constants], or a comparison for a mask",
+                )
+    if grammar.sugar and grammar.limits.states == 0:
+        raise GrammarError(
+            "sugar needs states, and limits.states is 0",
+            file=file,
+            line=_line_of(text, ("limits", "states")),
+            hint="raise limits.states or empty `sugar`",
+        )
