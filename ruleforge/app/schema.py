@@ -7,6 +7,7 @@ nothing. The docstring under each field is what `docs/search_config.schema.json`
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -332,6 +333,11 @@ class Baselines(Table):
         return _distinct(value)
 
 
+def _grammar_ref(grammar: str, folder: Path) -> str:
+    is_path = grammar.endswith(".toml") or "/" in grammar
+    return str(folder / Path(grammar).expanduser()) if is_path else grammar
+
+
 class Config(Table):
     """A search: what is searched, on what, for what, and for how long."""
 
@@ -362,14 +368,10 @@ class Config(Table):
     @field_validator("grammar")
     @classmethod
     def _known_grammar(cls, value: str, info: ValidationInfo) -> str:
-        import importlib.util
-
-        if importlib.util.find_spec("ruleforge.search.grammar") is None:  # DEV
-            return value
         from ruleforge.search.grammar import load_grammar
 
         try:
-            load_grammar(value, folder_of(info))
+            load_grammar(_grammar_ref(value, folder_of(info)))
         except GrammarError as error:
             place = f" ({error.file}, line {error.line})" if error.file and error.line else ""
             fail(f"grammar {value!r}{place}: {error.message}", error.hint)
@@ -386,6 +388,11 @@ class Config(Table):
                 "weights" if self.weights else "objectives",
             )
         return self
+
+    @property
+    def grammar_ref(self) -> str:
+        """What `load_grammar` takes: the grammar's name, or its path from wherever the process stands."""
+        return _grammar_ref(self.grammar, Path(self.folder))
 
     @property
     def axes(self) -> dict[str, Direction]:

@@ -1,0 +1,159 @@
+"""TARGET on the command line: a known rule, a `.rule` file, a run folder (its champion), or RUN:ID.
+
+Knows where rules are found. Does not know how they are shown, trained or exported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Final, Literal
+
+from ruleforge.core.known import KNOWN, known
+from ruleforge.core.text import RuleText, load, parse
+from ruleforge.errors import InputError, StoreError
+from ruleforge.store import CHAMPION, DATABASE, Store
+
+RESULTS: Final = Path("results")
+
+Origin = Literal["known", "file", "champion", "candidate"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A rule and where it comes from.
+
+    Attributes:
+        name: short name for tables and for files made from it.
+        text: the rule, its names and docstring.
+        origin: kind of place it was found in.
+        run: run folder, for champions and candidates.
+        id: candidate id in that run; None for a champion that is not stored as a candidate.
+    """
+
+    name: str
+    text: RuleText
+    origin: Origin
+    run: Path | None = None
+    id: int | None = None
+
+
+def resolve_target(text: str) -> Target:
+    """The rule that a TARGET names.
+
+    A known rule's name comes first; `./adam` means the folder or file of that name. Run folders are
+    looked for as given, then under results/.
+
+    Raises:
+        InputError: nothing is called so, or it cannot be read; with the nearest names.
+    """
+    given = text.strip()
+    if not given:
+        raise InputError("the target is empty", hint=_ACCEPTED)
+    if _is_known(given):
+        found = known(given)
+        return Target(found.name, found.rule, "known")
+    if given.endswith(".rule"):
+        return Target(Path(given).stem, load(given), "file")
+    run, colon, number = given.rpartition(":")
+    if colon and find_run(run) is not None:
+        return _candidate(run, number)
+    folder = find_run(given)
+    if folder is not None:
+        return champion_of(folder)
+    path = Path(given)
+    if path.is_file():
+        raise InputError(
+            "is neither a .rule file nor a run folder",
+            file=given,
+            hint=f"name it {path.stem}.rule; {_ACCEPTED}",
+        )
+    if path.is_dir():
+        raise StoreError(f"this is not a run folder: it holds no {DATABASE}", file=given, hint=_ACCEPTED)
+    runs = [each.name for each in RESULTS.iterdir() if each.is_dir()] if RESULTS.is_dir() else []
+    near = get_close_matches(given.lower(), [*KNOWN, *runs], 3, cutoff=0.6)
+    guess = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    raise InputError(f"there is no target {text!r}", hint=f"{guess}{_ACCEPTED}")
+
+
+_ACCEPTED: Final = (
+    "a target is a known rule (`ruleforge rules`), a .rule file, a run folder (`ruleforge list`), or RUN:ID"
+)
+
+
+def _is_known(name: str) -> bool:
+    try:
+        known(name)
+    except InputError:
+        return False
+    return True
+
+
+def find_run(name: str) -> Path | None:
+    """The run folder of a path, or of a name under results/; None if there is none."""
+    if not name:
+        return None
+    for folder in (Path(name).expanduser(), RESULTS / name):
+        if (folder / DATABASE).is_file():
+            return folder
+    return None
+
+
+def require_run(name: str) -> Path:
+    """The run folder of a path, or of a name under results/.
+
+    Raises:
+        StoreError: it is not one; the hint names the nearest.
+    """
+    folder = find_run(name)
+    if folder is not None:
+        return folder
+    path = Path(name).expanduser()
+    runs = [each.name for each in RESULTS.iterdir() if each.is_dir()] if RESULTS.is_dir() else []
+    near = get_close_matches(path.name, runs, 1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    if path.is_dir():
+        what = f"this is not a run folder: it holds no {DATABASE}"
+    elif path.exists():
+        what = "this is a file, not a run folder"
+    else:
+        what = "there is no such run folder"
+    raise StoreError(what, file=name, hint=f"{hint}`ruleforge list` shows the runs")
+
+
+def champion_of(folder: Path) -> Target:
+    """The recommended rule of a run.
+
+    Raises:
+        StoreError: the run has none yet, or cannot be read.
+    """
+    with Store.open(folder, readonly=True) as store:
+        path = folder / CHAMPION
+        if not path.is_file():
+            raise StoreError(
+                "this run has no champion yet",
+                file=str(folder),
+                hint=f"`ruleforge resume {folder}` goes on; `ruleforge list {folder}` shows its rules so far",
+            )
+        text = load(str(path))
+        stored = store.candidate_by_full_key(text.rule.full_key)
+        if stored is None:  # the champion is written simplified, and may have been found in a longer form
+            stored = store.candidate_by_key(text.rule.key)
+        return Target(folder.resolve().name, text, "champion", folder, stored.id if stored else None)
+
+
+def _candidate(run: str, number: str) -> Target:
+    folder = require_run(run)
+    if number == "champion":
+        return champion_of(folder)
+    if not number.isdecimal():
+        raise InputError(
+            f"{number!r} is no candidate id",
+            file=str(folder),
+            hint=f"ids are whole numbers; `ruleforge list {folder}` shows them",
+        )
+    with Store.open(folder, readonly=True) as store:
+        row = store.candidate(int(number))
+    text = parse(row.text, file=f"{folder}:{number}")
+    return Target(f"{folder.resolve().name}_{number}", text, "candidate", folder, row.id)
