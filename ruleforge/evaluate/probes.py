@@ -120,7 +120,7 @@ def _answers(rules: Sequence[Rule]) -> list[Array]:
 
 
 def _descends(rules: Sequence[Rule], sizes: Sequence[float]) -> list[bool]:
-    """Whether each rule lowers a noisy quadratic at some lr."""
+    """Whether each rule, at some lr, lowers a noisy quadratic from a point and from its mirror image."""
     if not rules:
         return []
     k = len(QUADRATIC_LRS)
@@ -129,15 +129,15 @@ def _descends(rules: Sequence[Rule], sizes: Sequence[float]) -> list[bool]:
     curvature = torch.from_numpy(np.logspace(0, 1.3, layout.n_weights))
     start = torch.from_numpy(rng.standard_normal(layout.n_weights))
     noise = torch.from_numpy(0.1 * rng.standard_normal((QUADRATIC_STEPS, layout.n_weights)))
-    lr = np.concatenate([np.asarray(QUADRATIC_LRS) / max(size, 1e-30) for size in sizes])
-    lanes = TorchLanes(_groups(rules, k), layout, lr, torch.float64)
-    w = start.repeat(k * len(rules), 1)
+    lr = np.concatenate([np.tile(QUADRATIC_LRS, 2) / max(size, 1e-30) for size in sizes])
+    lanes = TorchLanes(_groups(rules, 2 * k), layout, lr, torch.float64)
+    w = torch.stack([start, -start]).repeat_interleave(k, 0).repeat(len(rules), 1)
     for t in range(QUADRATIC_STEPS):
         progress = (t + 1) / QUADRATIC_STEPS
         lanes.step(w, curvature * w + noise[t], t=t + 1, lr=lr * (1.0 - progress + 0.1), progress=progress)
     losses = (curvature * w.square()).sum(1) / (curvature * start.square()).sum()
-    best = torch.nan_to_num(losses, nan=torch.inf).reshape(len(rules), k).amin(1)
-    return [bool(value < DESCENT) for value in best]
+    worst = torch.nan_to_num(losses, nan=torch.inf).reshape(len(rules), 2, k).amax(1)
+    return [bool(value < DESCENT) for value in worst.amin(1)]
 
 
 class Behaviours:

@@ -1,0 +1,158 @@
+"""Tuning, scoring, baselines and the funnel on a small workload."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ruleforge.core.known import known
+from ruleforge.core.text import parse
+from ruleforge.evaluate import baselines as baselines_module
+from ruleforge.evaluate.baselines import cache_path, outcome_from_json, outcome_to_json, tune_baselines
+from ruleforge.evaluate.evaluator import SCORE_SEED, TUNE_SEED, Protocol, evaluate
+from ruleforge.evaluate.funnel import Funnel, Limits, Rung, RungResult, standing_value
+from ruleforge.evaluate.lanes import Plan
+from ruleforge.evaluate.workers import Workers
+from ruleforge.tasks import WORKLOADS
+
+PLAN = Plan(chunk_lanes=24)
+SMALL = WORKLOADS["breast_cancer"].resized(steps=30)
+GRID = Protocol((0.003, 0.01, 0.03), ("constant", "cosine"), score_seeds=(SCORE_SEED, SCORE_SEED + 1))
+SGD, ADAM, LION = (str(known(name).rule) for name in ("sgd", "adam", "lion"))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_outcomes_do_not_depend_on_the_number_of_workers_or_on_company() -> None:
+    alone = evaluate([ADAM], [SMALL], GRID, PLAN, Workers(1))
+    many = evaluate([SGD, LION, ADAM], [SMALL], GRID, PLAN, Workers(2))
+    assert alone[0] == many[2]
+    assert len(alone[0][0].curves) == 2 and len(alone[0][0].final_losses) == 6
+
+
+def test_scoring_seeds_are_not_tuning_seeds() -> None:
+    assert TUNE_SEED not in GRID.score_seeds
+    tuned = evaluate([ADAM], [SMALL], Protocol(GRID.lrs), PLAN, Workers(1))[0][0]
+    scored = evaluate([ADAM], [SMALL], GRID, PLAN, Workers(1))[0][0]
+    assert tuned.curves[0] not in scored.curves
+
+
+def test_the_grid_widens_while_the_best_is_at_an_edge() -> None:
+    low = Protocol((1e-5, 3e-5), score_seeds=(SCORE_SEED,))
+    wide = Protocol((1e-5, 3e-5), score_seeds=(SCORE_SEED,), widen=True)
+    fixed, widened = (evaluate([SGD], [SMALL], p, PLAN, Workers(1))[0][0] for p in (low, wide))
+    assert fixed.setting is not None and widened.setting is not None
+    assert widened.setting.lr > fixed.setting.lr and len(widened.final_losses) > 2
+    assert (widened.final_loss or np.inf) < (fixed.final_loss or 0)
+
+
+def test_a_rule_that_always_diverges_is_a_result() -> None:
+    outcome = evaluate(["update = exp(exp(g * 1000)) * g\n"], [SMALL], GRID, PLAN, Workers(1))[0][0]
+    assert outcome.setting is None and outcome.final_loss is None and outcome.curves == ()
+    assert outcome.n_diverged == outcome.n_lanes == 6 and outcome.diverged_at == 1
+
+
+def test_outcomes_survive_json_bit_for_bit() -> None:
+    outcome = evaluate([ADAM], [SMALL], GRID, PLAN, Workers(1))[0][0]
+    assert outcome_from_json(json.loads(json.dumps(outcome_to_json(outcome)))) == outcome
+
+
+def test_baselines_are_tuned_once_and_then_read() -> None:
+    rules = {name: known(name).rule for name in ("sgd", "adam")}
+    first = tune_baselines(rules, [SMALL], GRID, PLAN, Workers(1))
+    second = tune_baselines(rules, [SMALL], GRID, PLAN, Workers(1))
+    assert (first.origin, second.origin) == ("computed", "cached")
+    assert first.outcomes == second.outcomes
+    other = tune_baselines(rules, [SMALL], Protocol(GRID.lrs), PLAN, Workers(1))
+    assert other.origin == "computed", "another protocol is another tuning"
+
+
+def test_a_change_of_the_training_loop_makes_cached_baselines_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = {"sgd": known("sgd").rule}
+    tune_baselines(rules, [SMALL], GRID, PLAN, Workers(1))
+    monkeypatch.setattr(baselines_module, "_loop_hash", lambda: "changed")
+    assert tune_baselines(rules, [SMALL], GRID, PLAN, Workers(1)).origin == "computed"
+
+
+def test_a_damaged_cache_is_named_and_computed_again() -> None:
+    rules = {"sgd": known("sgd").rule}
+    cache_path().parent.mkdir(parents=True)
+    cache_path().write_text("{ damaged")
+    said: list[str] = []
+    assert tune_baselines(rules, [SMALL], GRID, PLAN, Workers(1), say=said.append).origin == "computed"
+    assert any("cannot be read" in line for line in said)
+
+
+def test_references_are_what_their_names_say() -> None:
+    rules = {name: known(name).rule for name in ("sgd", "adam", "lion")}
+    tuned = tune_baselines(rules, [SMALL], GRID, PLAN, Workers(1))
+    best = tuned.best_single(tuned.usable())
+    assert best == tuned.oracle(SMALL.name)
+    standing = tuned.standing({SMALL.name: tuned.outcomes[SMALL.name][best]})
+    assert {key: s.speedup for key, s in standing.items()}["vs_oracle"] == pytest.approx(1.0)
+    assert (standing["vs_adam"].speedup or 0) >= 1.0
+
+
+def funnel(**options: object) -> Funnel:
+    tuned = tune_baselines({"sgd": known("sgd").rule, "adam": known("adam").rule}, [SMALL], GRID, PLAN, Workers(1))
+    short = Protocol((0.01,), n_steps=10)
+    early = tune_baselines(
+        {"sgd": known("sgd").rule, "adam": known("adam").rule}, [SMALL], short, PLAN, Workers(1)
+    )  # fmt: skip
+    rungs = [Rung((SMALL,), short, early, 0.34), Rung((SMALL,), GRID, tuned)]
+    return Funnel(rungs, Limits(nodes=20, states=2), PLAN, Workers(1), **options)  # type: ignore[arg-type]
+
+
+TEXTS = {
+    1: "update = g\n",
+    2: "update = g\n",
+    3: "update = 2 * g\n",
+    4: ADAM,
+    5: "update = -g\n",
+    6: "update = w\n",
+    7: "update = ema(g, 0.1) + ema(g, 0.2) + ema(g, 0.3)\n",
+    8: "update = sign(ema(g, 0.9))\n",
+    9: "update = log(g)\n",
+}
+
+
+def test_the_funnel_refuses_what_cannot_win_and_counts_it() -> None:
+    stages = funnel()
+    verdicts = stages.admit({n: (parse(text).rule, text) for n, text in TEXTS.items()})
+    assert {n: v.status for n, v in verdicts.items()} == {
+        1: "trained", 2: "duplicate_key", 3: "duplicate_behaviour", 4: "trained", 5: "rejected",
+        6: "rejected", 7: "rejected", 8: "trained", 9: "rejected",
+    }  # fmt: skip
+    assert verdicts[2].twin == verdicts[3].twin == 1
+    assert "state slots" in verdicts[7].reason and "does not read g" in verdicts[6].reason
+    assert stages.counts["proposed"] == 9 and stages.counts["distinct"] == 3
+    climbed = stages.climb({n: TEXTS[n] for n in (1, 4, 8)})
+    assert sorted(len(found) for found in climbed.values()) == [1, 1, 2]
+    assert stages.counts["rung_0"] == 3 and stages.counts["rung_1"] == 1
+
+
+def test_without_dedupe_twins_are_trained() -> None:
+    verdicts = funnel(dedupe=False).admit({n: (parse(TEXTS[n]).rule, TEXTS[n]) for n in (1, 2, 3)})
+    assert [v.status for v in verdicts.values()] == ["trained"] * 3
+
+
+def test_remembered_candidates_are_recognised_after_a_restart() -> None:
+    first = funnel()
+    seen = first.admit({1: (parse(TEXTS[1]).rule, TEXTS[1])})
+    second = funnel()
+    second.remember(1, parse(TEXTS[1]).rule.full_key, seen[1].fingerprint)
+    again = second.admit({n: (parse(TEXTS[n]).rule, TEXTS[n]) for n in (2, 3)})
+    assert [v.twin for v in again.values()] == [1, 1]
+
+
+def test_candidates_that_were_stopped_early_do_not_outrank_full_ones() -> None:
+    early, full = RungResult(0, {}, {}, 1.6), RungResult(2, {}, {}, 0.9)
+    assert standing_value((early,), 3) < standing_value((full,), 3)
+    assert standing_value((), 3) == 0.0

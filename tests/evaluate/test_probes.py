@@ -1,0 +1,90 @@
+"""Fingerprints merge what behaves alike, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from ruleforge.core.known import KNOWN
+from ruleforge.evaluate.probes import Behaviours, probe, update_scale
+from ruleforge.tasks import WORKLOADS
+
+
+def alike(a: str, b: str) -> bool:
+    one, two = probe([a, b])
+    seen = Behaviours()
+    seen.add(7, one.fingerprint)
+    return seen.twin(two.fingerprint) == 7
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("update = g\n", "update = 3 * g\n"),
+        ("update = sign(ema(g, 0.9))\n", "update = sign(trace(g, 0.9))\n"),
+        ("update = ema_hat(g, 0.9)\n", "update = ema(g, 0.9) / (1 - 0.9 ** t)\n"),
+        ("update = g / abs(g + 1e-30)\n", "update = sign(g)\n"),
+    ],
+)
+def test_rules_equal_up_to_a_positive_scale_are_twins(a: str, b: str) -> None:
+    assert alike(a, b)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("update = ema(g, 0.9)\n", "update = ema(g, 0.91)\n"),
+        ("update = g\n", "update = -g\n"),
+        ("update = g + 0.1 * w\n", "update = 2 * g + 0.2 * w\n"),
+        ("update = g\n", "update = clip(g, -2, 2)\n"),
+        ("update = g / (norm(g) + 1e-8)\n", "update = g / (rms(g) + 1e-8)\n"),
+    ],
+)
+def test_rules_that_differ_are_told_apart(a: str, b: str) -> None:
+    assert not alike(a, b)
+
+
+def test_known_rules_have_distinct_fingerprints_unless_they_are_one_function() -> None:
+    names = list(KNOWN)
+    seen = Behaviours()
+    twins = set()
+    for number, (name, result) in enumerate(zip(names, probe([str(KNOWN[n].rule) for n in names]), strict=True)):
+        assert result.fingerprint, (name, result.reason)
+        twin = seen.twin(result.fingerprint)
+        if twin is not None:
+            twins.add((names[twin], name))
+        else:
+            seen.add(number, result.fingerprint)
+    assert ("adam", "adamw") in twins
+    assert len(twins) < 12, twins
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("update = log(g)\n", "non-finite"),
+        ("update = 0 * g\n", "zero or constant"),
+        ("update = -g\n", "does not descend"),
+        ("update = abs(g)\n", "does not descend"),
+        ("update = exp(exp(100 * g))\n", "non-finite"),
+    ],
+)
+def test_rules_that_cannot_work_are_refused_with_the_reason(text: str, reason: str) -> None:
+    assert reason in probe([text])[0].reason
+
+
+def test_every_baseline_passes_the_probes() -> None:
+    names = ["sgd", "momentum", "nesterov", "rmsprop", "adam", "nadam", "lion", "signum", "adabelief"]
+    assert [r.reason for r in probe([str(KNOWN[n].rule) for n in names])] == [""] * len(names)
+
+
+def test_a_probe_does_not_depend_on_its_company() -> None:
+    texts = [str(KNOWN[n].rule) for n in ("adam", "lion", "lars")]
+    together = probe(texts)
+    assert together == [probe([text])[0] for text in texts]
+
+
+def test_the_update_scale_is_proportional_to_the_rule() -> None:
+    workload = WORKLOADS["teacher_student"]
+    one, ten = (update_scale(workload, f"update = {c} * g\n") for c in (1, 10))
+    assert ten == pytest.approx(10 * one, rel=1e-5)
+    assert update_scale(workload, "update = sign(g)\n") == pytest.approx(1.0, rel=0.05)
