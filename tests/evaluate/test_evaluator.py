@@ -56,7 +56,7 @@ def test_the_grid_widens_while_the_best_is_at_an_edge() -> None:
 def test_a_rule_that_always_diverges_is_a_result() -> None:
     outcome = evaluate(["update = exp(exp(g * 1000)) * g\n"], [SMALL], GRID, PLAN, Workers(1))[0][0]
     assert outcome.setting is None and outcome.final_loss is None and outcome.curves == ()
-    assert outcome.n_diverged == outcome.n_lanes == 6 and outcome.diverged_at == 1
+    assert outcome.n_diverged == outcome.n_lanes == 6 and outcome.diverged_at == 2
 
 
 def test_outcomes_survive_json_bit_for_bit() -> None:
