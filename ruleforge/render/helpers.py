@@ -1,0 +1,166 @@
+"""Functions that exported Python carries along, where a library means something else by an op.
+
+Each source is text that is written into a file as it stands, and only into files that call it. A
+helper may call others; `with_needed` collects them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from ruleforge.core.format import format_number
+from ruleforge.core.ops import NEWTON_SCHULZ, NEWTON_SCHULZ_EPS, NEWTON_SCHULZ_STEPS
+
+_A, _B, _C = (format_number(value) for value in NEWTON_SCHULZ)
+
+
+def _torch_compare(name: str, symbol: str) -> str:
+    return f'''
+def {name}(a: Tensor | float, b: Tensor | float) -> Tensor:
+    """1 where a {symbol} b, else 0; NaN where either is NaN."""
+    return _mask(a {symbol} b, a, b)
+'''
+
+
+def _numpy_compare(name: str, symbol: str) -> str:
+    return f'''
+def {name}(a: Array, b: Array) -> Array:
+    """1 where a {symbol} b, else 0; NaN where either is NaN."""
+    return _mask(a {symbol} b, a, b)
+'''
+
+
+_COMPARE = {
+    "_less": "<",
+    "_less_equal": "<=",
+    "_greater": ">",
+    "_greater_equal": ">=",
+    "_equal": "==",
+    "_not_equal": "!=",
+}
+
+TORCH_HELPERS: dict[str, str] = {
+    "_ieee": '''
+def _ieee(op: Callable[..., Tensor], *args: float) -> float:
+    """An op on Python numbers that answers as IEEE does, where Python would raise: 1 / 0 is inf."""
+    return float(op(*(torch.tensor(arg, dtype=torch.float64) for arg in args)))
+''',
+    "_sign": '''
+def _sign(x: Tensor) -> Tensor:
+    """Sign of x; NaN stays NaN, which torch.sign would turn into 0."""
+    return torch.where(torch.isnan(x), x, torch.sign(x))
+''',
+    "_cbrt": '''
+def _cbrt(x: Tensor) -> Tensor:
+    """Real cube root."""
+    return torch.copysign(torch.abs(x) ** (1 / 3), x)
+''',
+    "_where": '''
+def _where(c: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
+    """The value a where c is not 0, else b; NaN where c is NaN."""
+    a, b = (torch.as_tensor(value, dtype=c.dtype, device=c.device) for value in (a, b))
+    return torch.where(torch.isnan(c), c, torch.where(c != 0, a, b))
+''',
+    "_mask": '''
+def _mask(holds: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
+    """1 where a comparison of a and b holds, else 0; NaN where either is NaN."""
+    unknown = (a != a) | (b != b)
+    return holds.to(torch.result_type(a, b)).masked_fill(unknown, torch.nan)
+''',
+    **{name: _torch_compare(name, symbol) for name, symbol in _COMPARE.items()},
+    "_mean": '''
+def _mean(x: Tensor) -> Tensor:
+    """Mean over the tensor; 0 where it is empty."""
+    return x.sum() / max(x.numel(), 1)
+''',
+    "_rms": '''
+def _rms(x: Tensor) -> Tensor:
+    """Root of the mean square over the tensor; 0 where it is empty."""
+    return torch.linalg.vector_norm(x) / max(x.numel(), 1) ** 0.5
+''',
+    "_dot": '''
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner product of two tensors."""
+    return (a * b).sum()
+''',
+    "_max_abs": '''
+def _max_abs(x: Tensor) -> Tensor:
+    """Largest |x| over the tensor; 0 where it is empty."""
+    return x.abs().amax() if x.numel() else x.new_zeros(())
+''',
+    "_orthogonalize": f'''
+def _orthogonalize(x: Tensor) -> Tensor:
+    """Five Newton-Schulz steps towards U V^T for a matrix, as in Muon; other tensors unchanged."""
+    if x.ndim != 2:
+        return x
+    y = x.mT if x.shape[0] > x.shape[1] else x
+    y = y / torch.clamp(torch.linalg.vector_norm(y), min={format_number(NEWTON_SCHULZ_EPS)})
+    for _ in range({NEWTON_SCHULZ_STEPS}):
+        gram = y @ y.mT
+        y = {_A} * y + ({_B} * gram + {_C} * (gram @ gram)) @ y
+    return y.mT if x.shape[0] > x.shape[1] else y
+''',
+}
+
+NUMPY_HELPERS: dict[str, str] = {
+    "_where": '''
+def _where(c: Array, a: Array, b: Array) -> Array:
+    """The value a where c is not 0, else b; NaN where c is NaN."""
+    return np.where(np.isnan(c), c, np.where(c != 0, a, b))
+''',
+    "_mask": '''
+def _mask(holds: Array, a: Array, b: Array) -> Array:
+    """1 where a comparison of a and b holds, else 0; NaN where either is NaN."""
+    unknown = np.isnan(a) | np.isnan(b)
+    return np.where(unknown, np.nan, holds).astype(np.result_type(a, b))
+''',
+    **{name: _numpy_compare(name, symbol) for name, symbol in _COMPARE.items()},
+    "_norm": '''
+def _norm(x: Array) -> Array:
+    """2-norm of the whole array, summed in float64."""
+    return x.dtype.type(np.sqrt(np.sum(np.square(x, dtype=np.float64))))
+''',
+    "_mean": '''
+def _mean(x: Array) -> Array:
+    """Mean over the array, summed in float64; 0 where it is empty."""
+    return x.dtype.type(np.sum(x, dtype=np.float64) / max(x.size, 1))
+''',
+    "_rms": '''
+def _rms(x: Array) -> Array:
+    """Root of the mean square over the array; 0 where it is empty."""
+    return x.dtype.type(np.sqrt(np.sum(np.square(x, dtype=np.float64)) / max(x.size, 1)))
+''',
+    "_dot": '''
+def _dot(a: Array, b: Array) -> Array:
+    """Inner product of two arrays, summed in float64."""
+    return a.dtype.type(np.sum(np.multiply(a, b, dtype=np.float64)))
+''',
+    "_max_abs": '''
+def _max_abs(x: Array) -> Array:
+    """Largest |x| over the array; 0 where it is empty."""
+    return np.max(np.abs(x), initial=x.dtype.type(0))
+''',
+    "_orthogonalize": f'''
+def _orthogonalize(x: Array) -> Array:
+    """Five Newton-Schulz steps towards U V^T for a matrix, as in Muon; other arrays unchanged."""
+    if x.ndim != 2:
+        return x
+    y = x.T if x.shape[0] > x.shape[1] else x
+    y = y / np.maximum(_norm(y), {format_number(NEWTON_SCHULZ_EPS)})
+    for _ in range({NEWTON_SCHULZ_STEPS}):
+        gram = y @ y.T
+        y = {_A} * y + ({_B} * gram + {_C} * (gram @ gram)) @ y
+    return y.T if x.shape[0] > x.shape[1] else y
+''',
+}
+
+
+def with_needed(names: Iterable[str], helpers: Mapping[str, str]) -> list[str]:
+    """Sources of the helpers and of those that they call, in the order of the table."""
+    wanted = set(names)
+    while True:
+        called = {other for name in wanted for other in helpers if re.search(rf"\b{other}\b", helpers[name])}
+        if called <= wanted:
+            return [source.strip() for name, source in helpers.items() if name in wanted]
+        wanted |= called
