@@ -25,6 +25,7 @@ from ruleforge.tasks import SUITES, Workload, load_workload
 
 __all__ = [
     "Config",
+    "config_names",
     "find_config",
     "json_schema",
     "load_config",
@@ -85,18 +86,26 @@ def find_config(path: str | Path) -> Path:
         )
     if given.exists():
         return given
-    folders = [Path(CONFIG_FOLDER), _PROJECT / CONFIG_FOLDER]
     if len(given.parts) == 1:
-        for folder in folders:
+        for folder in _folders():
             named = folder / f"{given.name.removesuffix('.toml')}.toml"
             if named.is_file():
                 return named
-    names = sorted({each.stem for folder in folders if folder.is_dir() for each in folder.glob("*.toml")})
+    names = config_names()
     guess = did_you_mean(given.stem, names)
     listed = f"configs in {CONFIG_FOLDER}/: {', '.join(names)}" if names else ""
     raise ConfigError(
         "there is no such config", file=str(path), hint=" ".join(part for part in (guess, listed) if part)
     )
+
+
+def config_names() -> list[str]:
+    """Names of the configs in search_configs/, here and in the project."""
+    return sorted({each.stem for folder in _folders() if folder.is_dir() for each in folder.glob("*.toml")})
+
+
+def _folders() -> tuple[Path, Path]:
+    return Path(CONFIG_FOLDER), _PROJECT / CONFIG_FOLDER
 
 
 def parse_config(

@@ -1,0 +1,91 @@
+"""The command line: `ruleforge COMMAND …`.
+
+Knows which commands there are, and is the one place where an error becomes a message and an exit code:
+0 done, 1 it ran and failed, 2 the input is at fault, 130 interrupted. What a command does is in
+`commands/`; torch and the other heavy libraries are imported there, inside the functions.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from ruleforge import __version__
+from ruleforge.app.commands import catalogue, comparing, doctoring, files, rules, runs, searching
+from ruleforge.app.display import print_error, remark
+from ruleforge.errors import InputError, RuleforgeError, RunError
+
+INTERRUPTED = 130
+
+
+class Commands(click.Group):
+    """A group whose errors all end here, however deep they arose."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = "ruleforge",
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> NoReturn:
+        """Run a command and leave the process with its exit code; never returns."""
+        given = list(sys.argv[1:] if args is None else args)
+        as_json, debug = "--json" in given, "--debug" in given
+        try:
+            code = super().main(given, prog_name, complete_var, standalone_mode=False, **extra)
+            sys.exit(code if isinstance(code, int) else 0)
+        except RuleforgeError as error:
+            fault = error
+        except click.UsageError as error:
+            context = error.ctx
+            hint = f"try: {context.command_path} --help" if context is not None else ""
+            fault = InputError(error.format_message(), hint=hint)
+        except click.ClickException as error:
+            fault = InputError(error.format_message())
+        except (click.Abort, KeyboardInterrupt):
+            print_error(RunError("interrupted"), as_json=as_json)
+            sys.exit(INTERRUPTED)
+        except OSError as error:
+            where = str(error.filename) if error.filename else None
+            fault = RunError(
+                error.strerror or str(error), file=where, hint="check the file, its folder and the disk"
+            )
+        except Exception as error:
+            first = str(error).strip().split("\n")[0][:300]
+            fault = RunError(
+                f"internal error: {type(error).__name__}{f': {first}' if first else ''}",
+                hint="please report it, with what `ruleforge --debug …` prints for the same command",
+            )
+        if debug:
+            remark(traceback.format_exc())
+        print_error(fault, as_json=as_json)
+        sys.exit(fault.exit_code)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="ruleforge")
+@click.option("--debug", is_flag=True, help="Show where an error arose.")
+def cli(debug: bool) -> None:
+    """Search for update rules of neural networks, and use what was found.
+
+    A TARGET is a known rule's name (lion), a .rule file, a run folder (its champion), or RUN:ID.
+    """
+
+
+for _module in (searching, runs, rules, comparing, files, catalogue, doctoring):
+    for _command in _module.COMMANDS:
+        cli.add_command(_command)
+
+
+def main() -> NoReturn:
+    """What the installed `ruleforge` script calls."""
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""`search` and `resume`: from a config to a champion, with progress, and a way back after Ctrl-C."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ruleforge.app.commands.options import (
+    BACKENDS,
+    json_option,
+    quiet_option,
+    worker_count,
+    workers_option,
+)
+
+INTERRUPTED = 130
+
+
+@click.command()
+@click.argument("config")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=None, help="Run folder; default: results/NAME."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=None, help="In place of the config's seed.")
+@click.option("--budget", default=None, metavar="TIME", help="In place of the config's: 90s, 10m, 2h.")
+@workers_option
+@click.option("--backend", type=click.Choice(BACKENDS), default=None, help="What runs the rules.")
+@click.option("--dry-run", is_flag=True, help="Check the config and estimate what the search costs.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any key: search.population=50.")
+@json_option
+@quiet_option
+@click.pass_context
+def search(
+    context: click.Context,
+    config: str,
+    out: Path | None,
+    seed: int | None,
+    budget: str | None,
+    workers: int | None,
+    backend: str | None,
+    dry_run: bool,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Search for update rules as CONFIG says.
+
+    CONFIG is a file, or a name in search_configs/ such as quickstart.
+    """
+    from ruleforge.app.config import load_config
+    from ruleforge.app.display import print_json
+    from ruleforge.app.progress import make_progress
+    from ruleforge.app.reports import print_estimate
+
+    given = list(overrides)
+    given += [f"seed={seed}"] if seed is not None else []
+    given += [f'search.budget="{budget}"'] if budget is not None else []
+    given += [f'training.update_plane="{backend}"'] if backend is not None else []
+    settings = load_config(config, given)
+    if out is not None:
+        require_writable(out)
+    if dry_run:
+        from ruleforge.app.run import estimate
+
+        cost = estimate(settings, worker_count(workers))
+        if as_json:
+            print_json(cost)
+        else:
+            print_estimate(cost)
+        return
+    folder = out if out is not None else fresh_folder(Path(config).stem, settings.seed)
+    require_writable(folder)
+
+    def work() -> dict[str, Any]:
+        from ruleforge.app.run import run_search
+
+        return run_search(settings, out=folder, workers=worker_count(workers), progress=progress)
+
+    progress = make_progress(quiet=quiet)
+    _run(context, work, progress.close, folder, as_json=as_json)
+
+
+@click.command()
+@click.argument("run")
+@workers_option
+@json_option
+@quiet_option
+@click.pass_context
+def resume(context: click.Context, run: str, workers: int | None, as_json: bool, quiet: bool) -> None:
+    """Go on with RUN exactly where it stopped."""
+    from ruleforge.app.progress import make_progress
+    from ruleforge.app.targets import require_run
+
+    folder = require_run(run)
+
+    def work() -> dict[str, Any]:
+        from ruleforge.app.run import resume_run
+
+        return resume_run(folder, workers=worker_count(workers), progress=progress)
+
+    progress = make_progress(quiet=quiet)
+    _run(context, work, progress.close, folder, as_json=as_json)
+
+
+def _run(
+    context: click.Context,
+    work: Callable[[], dict[str, Any]],
+    close: Callable[[], None],
+    folder: Path,
+    *,
+    as_json: bool,
+) -> None:
+    """Do the work, print its result; on Ctrl-C say how to go on."""
+    from ruleforge.app.display import print_error, print_json, remark
+    from ruleforge.app.reports import print_search
+    from ruleforge.errors import RunError
+    from ruleforge.store import DATABASE
+
+    try:
+        try:
+            result = work()
+        finally:
+            close()
+    except KeyboardInterrupt:
+        saved = (folder / DATABASE).is_file()
+        hint = f"go on with: ruleforge resume {folder}" if saved else "nothing was stored yet; start it again"
+        print_error(RunError("interrupted" + (", saved" if saved else ""), hint=hint), as_json=as_json)
+        context.exit(INTERRUPTED)
+    except Exception:
+        if (folder / DATABASE).is_file():
+            remark(f"what was stored stays readable; to go on: ruleforge resume {folder}")
+        raise
+    if as_json:
+        print_json(result)
+    else:
+        print_search(result)
+
+
+def fresh_folder(name: str, seed: int) -> Path:
+    """A folder under results/ that does not exist: NAME-seedN-DATE-TIME."""
+    from ruleforge.app.targets import RESULTS
+
+    stem = f"{name}-seed{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder, number = RESULTS / stem, 1
+    while folder.exists():
+        number += 1
+        folder = RESULTS / f"{stem}-{number}"
+    return folder
+
+
+def require_writable(folder: Path) -> None:
+    """Find out before the work starts whether a run folder can be made there; leaves nothing behind.
+
+    Raises:
+        StoreError: something is there already, or its parent cannot be written.
+    """
+    import tempfile
+
+    from ruleforge.errors import StoreError
+    from ruleforge.store.store import refuse_occupied
+
+    refuse_occupied(folder)
+    parent = folder.absolute()
+    while not parent.is_dir():
+        if parent.exists() or parent.is_symlink():
+            raise StoreError(
+                "a file stands where a folder is needed", file=str(parent), hint="choose another --out"
+            )
+        parent = parent.parent
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise StoreError(
+            f"cannot make a run folder in it: {error.strerror or error}",
+            file=str(parent),
+            hint="choose another folder with --out, or check its permissions and the free space",
+        ) from None
+
+
+COMMANDS = (search, resume)

@@ -1,0 +1,228 @@
+"""The final tables of a search and of a comparison, drawn from the records that `--json` prints.
+
+Knows the shapes of those records and nothing of how they came about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ruleforge.app.display import indented, print_table, remark, say
+from ruleforge.app.plain import format_count, format_ratio, format_span
+from ruleforge.app.progress import funnel_line
+
+Record = Mapping[str, Any]
+
+REFERENCES = (("vs_best_single", "best single"), ("vs_oracle", "oracle"), ("vs_adam", "adam"))
+
+
+def speedup_cell(summary: Record | float | None, *, with_interval: bool = False) -> str:
+    """A speed-up and, where wanted, its 95 % interval: "×1.12 [0.98, 1.27]"."""
+    if summary is None or isinstance(summary, int | float):
+        return format_ratio(summary)
+    cell = format_ratio(summary.get("speedup"))
+    interval = summary.get("ci")
+    if with_interval and interval:
+        cell += f" [{interval[0]:.2f}, {interval[1]:.2f}]"
+    return cell
+
+
+def _standing(record: Record) -> list[str]:
+    cells = []
+    speedup = record.get("speedup") or {}
+    for suite in ("search", "validation"):
+        standing = speedup.get(suite) or {}
+        cells += [
+            speedup_cell(standing.get(name), with_interval=name == "vs_best_single") for name, _ in REFERENCES
+        ]
+    return cells
+
+
+def print_search(result: Record) -> None:
+    """Champion, the best new rule, the front and the baselines on both suites, and where all of it lies."""
+    champion = result.get("champion")
+    if not champion:
+        say("The search ended without a champion: no rule reached the full budget.")
+    else:
+        say(f"Champion: rule {champion.get('id')}, {champion.get('known_as') or 'new'}")
+        say()
+        simplified = champion.get("simplified") or {}
+        say(indented(simplified.get("text") or champion["text"]))
+        say()
+        if simplified.get("steps"):
+            relation = simplified.get("relation", "")
+            say(f"Simplified from {champion['nodes']} to {simplified['nodes']} nodes ({relation}); as found:")
+            say()
+            say(indented(champion["text"]))
+            say()
+        if champion.get("lr_vs_adam") is not None:
+            say(f"Start from {champion['lr_vs_adam']:g} times the learning rate that Adam likes.")
+            say()
+    best_new = result.get("best_new")
+    if best_new and best_new.get("id") != (champion or {}).get("id"):
+        say(f"Best rule without a name: rule {best_new.get('id')}")
+        say()
+        say(indented(best_new["text"]))
+        say()
+    rows: list[Sequence[Any]] = []
+    shown = set()
+    labelled = [("champion", champion), ("best new", best_new)]
+    labelled += [("front", each) for each in result.get("front") or ()]
+    for label, record in labelled:
+        if record and record.get("id") not in shown:
+            shown.add(record.get("id"))
+            known_as = record.get("known_as") or "new"
+            rows.append(
+                (
+                    label,
+                    f"{record.get('id')}: {known_as}",
+                    record.get("nodes"),
+                    record.get("states"),
+                    *_standing(record),
+                )
+            )
+    for record in result.get("baselines") or ():
+        rows.append(
+            (
+                "baseline",
+                record["name"],
+                record.get("nodes", ""),
+                record.get("states", ""),
+                *_standing(record),
+            )
+        )
+    columns = ["", "rule", "nodes", "states"]
+    columns += [f"{suite} vs {words}" for suite in ("search", "validation") for _, words in REFERENCES]
+    print_table(
+        columns, rows, title="Speed-up, ×1.30: the same loss in 1/1.30 of the steps", right=columns[2:]
+    )
+    say()
+    for key in ("carries_over", "verdict"):
+        if isinstance(result.get(key), str):
+            say(result[key])
+    if funnel := result.get("funnel"):
+        say(f"Funnel: {funnel_line(funnel)}")
+    if (wall_s := result.get("wall_s")) is not None:
+        say(f"Wall time: {format_span(wall_s)}")
+    if (memory := result.get("peak_memory_mb")) is not None:
+        say(f"Peak memory of a process: {memory:.0f} MiB")
+    if seconds := result.get("seconds_per_workload"):
+        say("Time by phase: " + ", ".join(f"{name} {format_span(each)}" for name, each in seconds.items()))
+    if origins := result.get("baselines_origin"):
+        say(f"Baselines: {', '.join(origins)}")
+    for warning in result.get("warnings") or ():
+        remark(f"warning: {warning}")
+    run = result.get("run")
+    if run:
+        say(f"Run folder: {run}")
+        if champion:
+            say(f"To use it:  ruleforge export {run} --to torch -o champion.py")
+            say(f"To judge it where no choice has looked:  ruleforge compare {run} --suite held_out")
+
+
+def print_estimate(cost: Record) -> None:
+    """What a search would do and take, before it starts."""
+    rows = [
+        (
+            number,
+            ", ".join(rung["workloads"]),
+            ", ".join(map(str, rung["steps"])),
+            rung["lanes_per_rule"],
+            f"{100 * rung['promote']:.0f} %",
+            f"{rung['lane_steps']:,}",
+        )
+        for number, rung in enumerate(cost["rungs"])
+    ]
+    columns = ("rung", "workloads", "steps", "lanes per rule", "promoted", "lane-steps a generation")
+    print_table(columns, rows, title=f"Grammar {cost['grammar']}", right=("rung", *columns[3:]))
+    say()
+    generations = cost.get("generations")
+    say(
+        f"Generations: {generations if generations is not None else 'until the evaluations are spent'}; "
+        f"{cost['workers']} workers, assumed {cost['assumed_lane_steps_per_s']:,.0f} lane-steps/s"
+    )
+    span = format_span(cost["estimated_s"])
+    say(f"Estimated time of the generations: {span}; baselines and the final come on top")
+
+
+def print_comparison(result: Record) -> None:
+    """One row per rule and workload, then one per rule over all workloads."""
+    compared = result.get("rules") or [{"name": "", **result}]
+    columns = (
+        "rule",
+        "workload",
+        "speed-up",
+        "final loss",
+        "reference loss",
+        "metric",
+        "lr",
+        "schedule",
+        "diverged",
+    )
+    rows = [
+        (
+            rule["name"],
+            place["name"],
+            speedup_cell(place, with_interval=True),
+            format_count(place.get("final_loss")),
+            format_count(place.get("reference_loss")),
+            format_count(place.get("metric")),
+            format_count(place.get("lr")),
+            place.get("schedule") or "—",
+            f"{place.get('diverged', 0)}/{place.get('lanes', 0)}",
+        )
+        for rule in compared
+        for place in rule["workloads"]
+    ]
+    reference = result.get("reference", "the reference")
+    seeds = f", {result['seeds']} seeds" if result.get("seeds") else ""
+    where = f" on the {result['suite']} suite" if result.get("suite") else ""
+    title = f"Speed-up over {reference}{where}{seeds}; ×1.30: the same loss in 1/1.30 of the steps"
+    print_table(columns, rows, title=title, right=columns[2:-2])
+    say()
+    columns = ("rule", f"vs {reference}", "worst", "vs oracle", "vs adam", "verdict")
+    rows = [
+        (
+            rule["name"],
+            speedup_cell(rule["overall"], with_interval=True),
+            format_ratio(rule["overall"].get("worst")),
+            speedup_cell(rule["overall"].get("vs_oracle")),
+            speedup_cell(rule["overall"].get("vs_adam")),
+            rule["overall"].get("verdict", ""),
+        )
+        for rule in compared
+    ]
+    print_table(columns, rows, title="Over all workloads, with 95 % intervals", right=columns[1:-1])
+    for warning in result.get("warnings") or ():
+        remark(f"warning: {warning}")
+
+
+def print_baselines(result: Record) -> None:
+    """The tuned baselines, best first, with the setting chosen on each workload."""
+    rows = [
+        (record["name"], *(speedup_cell((record.get("speedup") or {}).get(name)) for name, _ in REFERENCES))
+        for record in result["baselines"]
+    ]
+    columns = ("baseline", *(f"vs {words}" for _, words in REFERENCES))
+    suite = result.get("suite", "")
+    title = f"Baselines tuned on the {suite} suite ({result.get('origin', 'computed')})"
+    print_table(columns, rows, title=title, right=columns[1:])
+    say()
+    settings = [
+        (
+            place,
+            record["name"],
+            format_count(chosen.get("lr")),
+            chosen.get("schedule") or "—",
+            format_count(chosen.get("final_loss")),
+            format_count(chosen.get("metric")),
+        )
+        for place in (result["baselines"][0]["workloads"] if result["baselines"] else ())
+        for record in result["baselines"]
+        for chosen in (record["workloads"][place],)
+    ]
+    columns = ("workload", "baseline", "lr", "schedule", "final loss", "metric")
+    print_table(columns, settings, right=("lr", "final loss", "metric"))
+    if best := result.get("best_single"):
+        say(f"Best single rule: {best}")
