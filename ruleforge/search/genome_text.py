@@ -63,7 +63,7 @@ def from_text(text: str) -> Genome:
         raise RuleError(f"genome text has {len(rows)} lines, expected 1 to {MAX_LINES}")
     heads: list[tuple[str, Type, list[str], list[str]]] = []
     for number, row in enumerate(rows, 1):
-        head, bar, body = row.partition("|")
+        head, bar, rest = row.partition("|")
         role, label, *init = (*head.split(), "", "")
         if not bar or role not in ("state", "local", "update") or label not in LINE_TYPES:
             raise RuleError(
@@ -71,7 +71,7 @@ def from_text(text: str) -> Genome:
                 file="genome text",
                 line=number,
             )
-        heads.append((role, LINE_TYPES[label], [part for part in init if part], body.split()))
+        heads.append((role, LINE_TYPES[label], [part for part in init if part], rest.split()))
     lines: list[Line] = []
     for number, (role, kind, init, body) in enumerate(heads, 1):
         try:

@@ -97,7 +97,7 @@ def parse_grammar(text: str, *, file: str = "grammar", name: str = "") -> Gramma
         raise GrammarError(
             f"TOML: {re.sub(r' *[(]at .*[)]', '', str(error))}",
             file=file,
-            line=int(match[1]) if match else None,
+            line=int(match[1]) if match else max(1, len(text.splitlines())),
             column=int(match[2]) if match else None,
             hint="strings stand in quotes, lists in brackets",
         ) from None
@@ -219,22 +219,21 @@ def _check_generates(grammar: Grammar, text: str, file: str) -> None:
             "can generate no rule: the gradient `g` is not among its terminals",
             file=file, line=_line_of(text, ("terminals",)), hint='write `terminals = ["g", …]`',
         )  # fmt: skip
-    usable = {form.op for form in grammar.forms if grammar.weights.get(form.op, 1.0) > 0}
-    if not any(FORMS[form.name].ret in (Tensor,) for form in grammar.forms if form.op in usable):
-        raise GrammarError(
-            "can generate no rule but `update = g`: no op gives a tensor",
-            file=file, line=_line_of(text, ("ops",)), hint='list some ops, such as "mul" and "sign"',
-        )  # fmt: skip
     if grammar.weights.get("g", 1.0) == 0:
         raise GrammarError(
             "can generate no rule: `g` has weight 0", file=file, line=_line_of(text, ("weights", "g")),
             hint="give it a weight above 0",
         )  # fmt: skip
+    if not any(issubclass(form.ret, Tensor) for form in grammar.forms):
+        raise GrammarError(
+            "can generate no rule but `update = g`: no op gives a tensor",
+            file=file, line=_line_of(text, ("ops",)), hint='list some ops, such as "mul" and "sign"',
+        )  # fmt: skip
     reachable = {form.op for form in grammar.forms}
     groups = {op for item in grammar.ops for op in GROUPS.get(item, ())}
     for key, names in (("ops", grammar.op_names), ("sugar", grammar.sugar_names)):
         for op in names:
-            if op not in reachable and op not in groups:
+            if op not in reachable and op not in groups and grammar.weights.get(op, 1.0) > 0:
                 needs = sorted(
                     {t.__name__.lower() for f in FORMS.values() if f.op == op and not f.loose for t in f.args}
                 )

@@ -36,7 +36,7 @@ ALL_SUGAR: tuple[str, ...] = tuple(name for name in OPS if name in STATEFUL)
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Draw(_Strict):
@@ -182,10 +182,15 @@ class Grammar(_Strict):
         return self.model_copy(update={"limits": Limits(**{**self.limits.model_dump(), **limits})})
 
     @property
+    def open_terminals(self) -> tuple[str, ...]:
+        """Terminals that variation may create: those whose weight is not 0."""
+        return tuple(name for name in self.terminals if self.weights.get(name, 1.0) > 0)
+
+    @property
     def forms(self) -> tuple[Form, ...]:
         """Typed forms that variation may create, each of which can be closed."""
-        made = [form for form in _wanted(self) if form.name.split(".")[0] in OPS]
-        closed = closing_depths(made, self.terminals, self.constant_types)
+        made = [form for form in _wanted(self) if self.weights.get(form.op, 1.0) > 0]
+        closed = closing_depths(made, self.open_terminals, self.constant_types)
         return tuple(form for form in made if all(arg in closed for arg in form.args))
 
 

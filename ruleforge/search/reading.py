@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from ruleforge.core import expr as ex
 from ruleforge.core.canon import fold
 from ruleforge.core.expr import Expr
-from ruleforge.core.ops import OPS
+from ruleforge.core.ops import COMMUTATIVE, OPS
 from ruleforge.core.rule import Kind, Rule, State
 from ruleforge.search import deap_bridge as bridge
 from ruleforge.search.deap_bridge import Node, Tree
@@ -146,16 +146,17 @@ class _Reading:
                 out.append(bridge.ref(named[item], True, self.kinds[item]))
             elif item.op == "state":
                 out.append(bridge.ref(at[int(item.value or 0)], False, self.kinds[item]))
-            elif item.op == "const":
-                out.append(
-                    bridge.const(float(item.value or 0), constant_type(float(item.value or 0), parent, place))
-                )
+            elif item.op == "const" and item.value is not None:
+                value = float(item.value)
+                out.append(bridge.const(value, constant_type(value, parent, place)))
             elif not item.args:
                 out.append(bridge.leaf(item.op))
             else:
                 op, args = item.op, item.args
                 if op == "mul" and args[0] is args[1]:
                     op, args = "square", args[:1]
+                elif op in COMMUTATIVE and self.kinds[args[0]] is Number:
+                    args = args[::-1]  # the tensor first, as variation would write it
                 fits = tuple(self._fits(role_of(op, i), arg, named) for i, arg in enumerate(args))
                 out.append(bridge.call(form_for(op, tuple(self.kinds[arg] for arg in args), fits).name))
                 pending += [(arg, op, i) for i, arg in reversed(list(enumerate(args)))]
