@@ -64,11 +64,12 @@ def init_state(program: Program, params: Sequence[Array], ctx: StepContext) -> R
     def start(kind: Kind) -> list[np.float64]:
         return [host.read(slot.init) for slot in program.slots_of(kind)]
 
-    return RuleState(
-        host=tuple(start(Kind.HOST)),
-        scalar=tuple(tuple(p.dtype.type(v) for v in start(Kind.SCALAR)) for p in params),
-        tensor=tuple(tuple(np.full_like(p, v) for v in start(Kind.TENSOR)) for p in params),
-    )
+    with np.errstate(all="ignore"):
+        return RuleState(
+            host=tuple(start(Kind.HOST)),
+            scalar=tuple(tuple(p.dtype.type(v) for v in start(Kind.SCALAR)) for p in params),
+            tensor=tuple(tuple(np.full_like(p, v) for v in start(Kind.TENSOR)) for p in params),
+        )
 
 
 def update(

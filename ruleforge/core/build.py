@@ -1,14 +1,14 @@
 """Building rules from op names: where derived ops expand and sugar becomes slots.
 
 The parser and the search's genomes both build through `RuleBuilder`, so a term means the same
-however it came about. An expansion is text of the op table, written by us, in the arithmetic that
-`_evaluate` reads.
+however it came about. Terms with one recurrence share one slot. An expansion is text of the op table, written
+by us, in the arithmetic that `_evaluated` reads.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 
 from ruleforge.core import expr as ex
@@ -23,6 +23,8 @@ COMPARE: dict[type, str] = {
     ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge", ast.Eq: "eq", ast.NotEq: "ne",
 }  # fmt: skip
 
+_SLOT = ex.state(-1)  # stands for a slot that has no number yet
+
 
 @cache
 def _formula(text: str) -> ast.expr:
@@ -35,7 +37,7 @@ class RuleBuilder:
     def __init__(self) -> None:
         self._inits: list[Expr] = []
         self._nexts: list[Expr | None] = []
-        self._terms: dict[tuple[str, tuple[Expr, ...]], int] = {}
+        self._terms: dict[Expr, int] = {}
         self._owner: dict[Expr, int] = {}
 
     def declare(self, init: Expr = ZERO) -> int:
@@ -43,6 +45,10 @@ class RuleBuilder:
         self._inits.append(init)
         self._nexts.append(None)
         return len(self._inits) - 1
+
+    @property
+    def n_slots(self) -> int:
+        return len(self._inits)
 
     def start(self, index: int, init: Expr) -> None:
         """Set a slot's first value."""
@@ -74,7 +80,8 @@ class RuleBuilder:
         if row.kind == "sugar":
             return self._sugar(op, args)
         if row.kind == "derived":
-            return self._evaluate(_formula(row.expansion), dict(zip(row.param_names, args, strict=True)))
+            names = dict(zip(row.param_names, args, strict=True))
+            return _evaluated(_formula(row.expansion), names, self.apply)
         if op == "pow" and args[1] is ex.const(2.0):
             return ex.node("mul", args[0], args[0])
         return ex.node(op, *args)
@@ -88,11 +95,11 @@ class RuleBuilder:
             known = self._old_value(args[0])
             if known is not None:
                 return known
-        index = self._terms.get((op, args))
+        pattern = recurrence(op, _SLOT, args)
+        index = self._terms.get(pattern)
         if index is None:
-            index = self._terms[op, args] = self.declare()
-            names = {"s": ex.state(index), **dict(zip(OPS[op].param_names, args, strict=True))}
-            value = self._evaluate(_formula(OPS[op].recurrence), names)
+            index = self._terms[pattern] = self.declare()
+            value = recurrence(op, ex.state(index), args)
             self.assign(index, value)
             if OPS[op].yields == "new":
                 self._owner[value] = index
@@ -109,25 +116,33 @@ class RuleBuilder:
             debias = term.args[1]
             if debias.op == "sub" and debias.args[0] is ONE and debias.args[1].op == "pow":
                 beta, exponent = debias.args[1].args
-                if exponent is t:
+                if exponent is t and ex.is_steady(beta):
                     bias = ex.node("sub", ONE, ex.node("pow", beta, ex.node("sub", t, ONE)))
                     return ex.node("where", ex.leaf("first"), ZERO, ex.node("div", old, bias))
         return None
 
-    def _evaluate(self, tree: ast.expr, names: Mapping[str, Expr]) -> Expr:
-        match tree:
-            case ast.Name(id=name):
-                return names[name] if name in names else ex.leaf(name)
-            case ast.Constant(value=number):
-                return ex.const(number)  # type: ignore[arg-type]
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return ex.node("neg", self._evaluate(operand, names))
-            case ast.BinOp(left=left, op=op, right=right):
-                return self.apply(BINARY[type(op)], self._evaluate(left, names), self._evaluate(right, names))
-            case ast.Compare(left=left, ops=[op], comparators=[right]):
-                return self.apply(
-                    COMPARE[type(op)], self._evaluate(left, names), self._evaluate(right, names)
-                )
-            case ast.Call(func=ast.Name(id=name), args=args):
-                return self.apply(name, *(self._evaluate(arg, names) for arg in args))
-        raise RuleError(f"the op table holds a formula that cannot be read: {ast.unparse(tree)}")
+
+def recurrence(op: str, slot: Expr, args: tuple[Expr, ...]) -> Expr:
+    """The next value of a sugar op's slot."""
+    names = {"s": slot, **dict(zip(OPS[op].param_names, args, strict=True))}
+    return _evaluated(_formula(OPS[op].recurrence), names, ex.node)
+
+
+def _evaluated(tree: ast.expr, names: Mapping[str, Expr], apply: Callable[..., Expr]) -> Expr:
+    """A formula of the op table over nodes; `apply(op, *args)` makes the terms."""
+    match tree:
+        case ast.Name(id=name):
+            return names[name] if name in names else ex.leaf(name)
+        case ast.Constant(value=int() | float() as number):
+            return ex.const(number)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return apply("neg", _evaluated(operand, names, apply))
+        case ast.BinOp(left=left, op=op, right=right):
+            pair = (_evaluated(side, names, apply) for side in (left, right))
+            return apply(BINARY[type(op)], *pair)
+        case ast.Compare(left=left, ops=[op], comparators=[right]):
+            pair = (_evaluated(side, names, apply) for side in (left, right))
+            return apply(COMPARE[type(op)], *pair)
+        case ast.Call(func=ast.Name(id=name), args=args):
+            return apply(name, *(_evaluated(arg, names, apply) for arg in args))
+    raise RuleError(f"the op table holds a formula that cannot be read: {ast.unparse(tree)}")

@@ -1,96 +1,88 @@
 """Which rules are one rule: the canonical graph, and the view with sugar folded.
 
 Canonical means: exact laws applied, dead states dropped, states that always hold equal values
-merged (coarsest stable partition), arguments of commutative ops in an order that depends on
-content alone, states and hyperparameters numbered by first occurrence. Nothing here changes a
-bit of any result.
+merged (coarsest stable partition), arguments ordered and states and hyperparameters numbered by
+content alone (`order`). Nothing here changes a bit of any result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ruleforge.core import expr as ex
+from ruleforge.core.build import recurrence
 from ruleforge.core.expr import Expr
-from ruleforge.core.laws import ONE, ZERO, apply_laws, is_const
-from ruleforge.core.ops import COMMUTATIVE
+from ruleforge.core.laws import ONE, ZERO, is_const, lawful
+from ruleforge.core.order import digests, numbered
 from ruleforge.core.rule import Kind, Rule, State
 
 
 def canonicalize(rule: Rule) -> Rule:
     """The canonical representative; idempotent."""
-    current = rule
+    update, states = rule.update, rule.states
     while True:
-        better = _merge_states(_drop_dead(_lawful(current)))
-        if better == current:
-            return _numbered(better)
-        current = better
+        better = _merged(*_live(*_lawful(update, states)))
+        if better == (update, states):
+            return numbered(update, states, rule.hypers)
+        update, states = better
 
 
-def _mapped(rule: Rule, mapping: Mapping[Expr, Expr]) -> Rule:
-    states = tuple(State(mapping[s.init], mapping[s.next]) for s in rule.states)
-    return Rule(mapping[rule.update], states, rule.hypers)
+Slots = tuple[State, ...]
 
 
-def _lawful(rule: Rule) -> Rule:
-    return _mapped(rule, ex.rebuild(rule.roots, lambda item, args: apply_laws(ex.with_args(item, args))))
+def _lawful(update: Expr, states: Slots) -> tuple[Expr, Slots]:
+    roots = (update, *(part for s in states for part in (s.init, s.next)))
+    mapping = ex.rebuild(roots, lambda item, args: lawful(item.op, *args) if args else item)
+    return mapping[update], tuple(State(mapping[s.init], mapping[s.next]) for s in states)
 
 
 def live_states(rule: Rule) -> list[int]:
     """States that the update depends on, in order of first occurrence."""
+    return _reached(rule.update, rule.states)
+
+
+def _reached(update: Expr, states: Slots) -> list[int]:
     found: dict[int, None] = {}
-    pending = [rule.update]
+    pending = [update]
     while pending:
         for item in ex.leaves([pending.pop(0)], "state"):
-            index = int(item.value or 0)
+            index = item.index
             if index not in found:
                 found[index] = None
-                pending.append(rule.states[index].next)
+                pending.append(states[index].next)
     return list(found)
 
 
-def _renumber(rule: Rule, states: Mapping[int, int], keep: list[int]) -> Rule:
-    """Keep some states; every leaf `state(i)` becomes `state(states[i])`."""
+def renumber(update: Expr, states: Slots, numbers: Mapping[int, int], keep: list[int]) -> tuple[Expr, Slots]:
+    """Keep some states; every leaf `state(i)` becomes `state(numbers[i])`."""
 
     def replace(item: Expr, args: tuple[Expr, ...]) -> Expr:
         if item.op == "state":
-            return ex.state(states[int(item.value or 0)])
+            return ex.state(numbers[item.index])
         return ex.with_args(item, args)
 
-    roots = [rule.update, *(part for i in keep for part in (rule.states[i].init, rule.states[i].next))]
+    roots = [update, *(part for i in keep for part in (states[i].init, states[i].next))]
     mapping = ex.rebuild(roots, replace)
-    kept = tuple(State(mapping[rule.states[i].init], mapping[rule.states[i].next]) for i in keep)
-    return Rule(mapping[rule.update], kept, rule.hypers)
+    return mapping[update], tuple(State(mapping[states[i].init], mapping[states[i].next]) for i in keep)
 
 
-def _drop_dead(rule: Rule) -> Rule:
-    keep = sorted(live_states(rule))
-    if len(keep) == len(rule.states):
-        return rule
-    return _renumber(rule, {old: new for new, old in enumerate(keep)}, keep)
+def _live(update: Expr, states: Slots) -> tuple[Expr, Slots]:
+    keep = sorted(_reached(update, states))
+    if len(keep) == len(states):
+        return update, states
+    return renumber(update, states, {old: new for new, old in enumerate(keep)}, keep)
 
 
-def _digests(roots: list[Expr], colour: Mapping[Expr, str]) -> dict[Expr, str]:
-    """Digest of each node with coloured leaves, blind to the order of commutative arguments."""
-    found: dict[Expr, str] = {}
-    for item in ex.walk(roots):
-        if not item.args:
-            found[item] = colour.get(item, item.key)
-            continue
-        parts = [found[arg] for arg in item.args]
-        found[item] = ex.digest(item.op, *(sorted(parts) if item.op in COMMUTATIVE else parts))
-    return found
-
-
-def _merge_states(rule: Rule) -> Rule:
-    """Merge states that hold the same value for ever."""
-    n = len(rule.states)
-    classes = [s.init.key for s in rule.states]
+def _merged(update: Expr, states: Slots) -> tuple[Expr, Slots]:
+    """States that hold the same value for ever become one."""
+    n = len(states)
+    classes = [s.init.key + s.next.op for s in states]
     for _ in range(n):
-        colour = {ex.state(i): classes[i] for i in range(n)}
-        seen = _digests([s.next for s in rule.states], colour)
-        finer = [ex.digest(classes[i], seen[s.next]) for i, s in enumerate(rule.states)]
+        if len(set(classes)) == n:
+            return update, states
+        seen = digests([s.next for s in states], {ex.state(i): classes[i] for i in range(n)})
+        finer = [ex.digest(classes[i], seen[s.next]) for i, s in enumerate(states)]
         if len(set(finer)) == len(set(classes)):
             break
         classes = finer
@@ -98,60 +90,10 @@ def _merge_states(rule: Rule) -> Rule:
     for i, name in enumerate(classes):
         first.setdefault(name, i)
     if len(first) == n:
-        return rule
+        return update, states
     keep = sorted(first.values())
     position = {old: new for new, old in enumerate(keep)}
-    return _renumber(rule, {i: position[first[classes[i]]] for i in range(n)}, keep)
-
-
-def _colours(rule: Rule, marked: Expr | None = None) -> dict[Expr, str]:
-    """Colour of each state and hyper leaf from what it is; a marked one stands out."""
-    colour = {leaf: "hyper" for leaf in ex.leaves(rule.roots, "hyper")}
-    colour |= {ex.state(i): s.init.key for i, s in enumerate(rule.states)}
-    if marked is not None:
-        colour[marked] = "marked " + colour[marked]
-    for _ in rule.states:
-        seen = _digests(list(rule.roots), colour)
-        colour |= {
-            ex.state(i): ex.digest(colour[ex.state(i)], seen[s.init], seen[s.next])
-            for i, s in enumerate(rule.states)
-        }
-    return colour
-
-
-def _seen_from(rule: Rule, leaf: Expr) -> str:
-    """The whole rule's digest with one leaf marked: tells apart leaves that play different parts."""
-    colour = _colours(rule, leaf)
-    seen = _digests(list(rule.roots), colour)
-    return ex.digest(colour[leaf], seen[rule.update], *sorted(seen[s.next] for s in rule.states))
-
-
-def _numbered(rule: Rule) -> Rule:
-    """Arguments of commutative ops ordered by content, states and hypers by first occurrence."""
-    colour = _colours(rule)
-    if len(set(colour.values())) < len(colour):
-        colour = {leaf: _seen_from(rule, leaf) for leaf in colour}
-    seen = _digests(list(rule.roots), colour)
-
-    def order(item: Expr, args: tuple[Expr, ...]) -> Expr:
-        if item.op in COMMUTATIVE:
-            pairs = sorted(zip((seen[arg] for arg in item.args), args, strict=True), key=lambda pair: pair[0])
-            args = tuple(arg for _, arg in pairs)
-        return ex.with_args(item, args)
-
-    ordered = _mapped(rule, ex.rebuild(rule.roots, order))
-    states = live_states(ordered)
-    reading = [ordered.update, *(p for i in states for p in (ordered.states[i].next, ordered.states[i].init))]
-    hypers = [int(leaf.value or 0) for leaf in ex.leaves(reading, "hyper")]
-    numbers = {("state", old): ex.state(new) for new, old in enumerate(states)}
-    numbers |= {("hyper", old): ex.hyper(new) for new, old in enumerate(hypers)}
-
-    def renumber(item: Expr, args: tuple[Expr, ...]) -> Expr:
-        return numbers.get((item.op, item.value), None) or ex.with_args(item, args)  # type: ignore[arg-type]
-
-    mapping = ex.rebuild(ordered.roots, renumber)
-    kept = tuple(State(mapping[ordered.states[i].init], mapping[ordered.states[i].next]) for i in states)
-    return Rule(mapping[ordered.update], kept, tuple(ordered.hypers[i] for i in hypers))
+    return renumber(update, states, {i: position[first[classes[i]]] for i in range(n)}, keep)
 
 
 @dataclass(frozen=True)
@@ -160,13 +102,18 @@ class Folded:
 
     Attributes:
         rule: the rule that was folded.
-        swap: what the old and the new value of each hidden slot became.
-        hidden: numbers of the states that became sugar.
+        terms: op and arguments of each state that became sugar, as they are in the rule.
+        swap: what the old and the new value of each of them became.
     """
 
     rule: Rule
+    terms: Mapping[int, tuple[str, tuple[Expr, ...]]]
     swap: Mapping[Expr, Expr]
-    hidden: frozenset[int]
+
+    @property
+    def hidden(self) -> frozenset[int]:
+        """Numbers of the states that became sugar."""
+        return frozenset(self.terms)
 
     def see(self, *roots: Expr) -> tuple[Expr, ...]:
         """The folded form of expressions over the rule's states."""
@@ -184,22 +131,31 @@ class Folded:
         return dict(zip(stay, self.see(*(self.rule.states[i].next for i in stay)), strict=True))
 
 
-def fold(rule: Rule, explicit: frozenset[int] = frozenset()) -> Folded:
-    """Recognise slots that are sugar. States in `explicit` stay as they are.
+def fold(rule: Rule, explicit: frozenset[int] = frozenset(), *, exact: bool = False) -> Folded:
+    """Recognise slots that are sugar.
 
     A slot that starts at 0 folds when its recurrence is that of a sugar op whose argument does
     not depend, through folded slots, on the slot itself.
+
+    Args:
+        rule: any rule.
+        explicit: states that stay as they are.
+        exact: prefer the term that expands to the very same nodes, not only to an equal rule.
     """
     terms: dict[int, tuple[str, tuple[Expr, ...]]] = {}
     needs: dict[int, set[int]] = {}
     for i, slot in enumerate(rule.states):
-        term = _as_sugar(slot, i, rule) if i not in explicit and slot.init is ZERO else None
-        if term is None:
+        if i in explicit or slot.init is not ZERO:
             continue
-        uses = {int(leaf.value or 0) for leaf in ex.leaves(term[1], "state")}
-        if i in uses or i in _reach(uses, needs):
-            continue
-        terms[i], needs[i] = term, uses
+        s = ex.state(i)
+        forms = list(_sugar_forms(slot.next, s, rule))
+        if exact:
+            forms.sort(key=lambda form: recurrence(form[0], s, form[1]) is not slot.next)
+        for term in forms:
+            uses = {leaf.index for leaf in ex.leaves(term[1], "state")}
+            if i not in uses and i not in _reach(uses, needs):
+                terms[i], needs[i] = term, uses
+                break
     swap: dict[Expr, Expr] = {}
     for i in _in_order(needs):
         op, args = terms[i]
@@ -208,7 +164,7 @@ def fold(rule: Rule, explicit: frozenset[int] = frozenset()) -> Folded:
         swap[ex.state(i)] = value if op == "prev" else ex.sugar("prev", value)
         if op != "prev":
             swap[rule.states[i].next] = value
-    return Folded(rule, swap, frozenset(terms))
+    return Folded(rule, terms, swap)
 
 
 def _reach(start: set[int], needs: Mapping[int, set[int]]) -> set[int]:
@@ -240,29 +196,39 @@ def _swapped(roots: tuple[Expr, ...], swap: Mapping[Expr, Expr]) -> dict[Expr, E
     return ex.rebuild(roots, replace)
 
 
-def _as_sugar(slot: State, index: int, rule: Rule) -> tuple[str, tuple[Expr, ...]] | None:
-    """The sugar op and its arguments whose recurrence is the slot's, or None."""
-    s = ex.state(index)
-    value = slot.next
+def _sugar_forms(value: Expr, s: Expr, rule: Rule) -> Iterator[tuple[str, tuple[Expr, ...]]]:
+    """Sugar ops and arguments whose recurrence is `value`, for a slot `s`."""
     if not any(item is s for item in ex.walk([value])):
-        return "prev", (value,)
+        yield "prev", (value,)
     if value.op == "maximum" and s in value.args:
-        return "running_max", (_other(value, s),)
-    if value.op != "add":
-        return None
-    if s in value.args:
-        return "total", (_other(value, s),)
-    for kept, new in (value.args, value.args[::-1]):
-        if kept.op == "mul" and s in kept.args:
-            beta = _other(kept, s)
-            if rule.kinds[beta] is Kind.TENSOR:
-                return None
+        yield "running_max", (_other(value, s),)
+    if value.op == "sub":  # what `s + (-x)` and `beta * s + (-x)` become
+        kept, x = value.args
+        beta = _weight(kept, s, rule)
+        if kept is s:
+            yield "total", (ex.node("neg", x),)
+        if beta is not None:
+            yield "trace", (ex.node("neg", x), beta)
+    if value.op == "add":
+        if s in value.args:
+            yield "total", (_other(value, s),)
+        for kept, new in (value.args, value.args[::-1]):
+            beta = _weight(kept, s, rule)
+            if beta is None:
+                continue
             if new.op == "mul":
                 for weight, x in (new.args, new.args[::-1]):
                     if is_one_minus(weight, beta):
-                        return "ema", (x, beta)
-            return "trace", (new, beta)
-    return None
+                        yield "ema", (x, beta)
+            yield "trace", (new, beta)
+
+
+def _weight(item: Expr, s: Expr, rule: Rule) -> Expr | None:
+    """`beta` where the node is `beta * s` and beta is a number."""
+    if item.op != "mul" or s not in item.args:
+        return None
+    beta = _other(item, s)
+    return None if rule.kinds[beta] is Kind.TENSOR else beta
 
 
 def _other(item: Expr, known: Expr) -> Expr:
@@ -271,7 +237,7 @@ def _other(item: Expr, known: Expr) -> Expr:
 
 def is_one_minus(item: Expr, beta: Expr) -> bool:
     """Whether a node is `1 - beta`, folded or not."""
-    if is_const(beta) and is_const(item, 1.0 - float(beta.value or 0)):
+    if is_const(beta) and item is ex.const(1.0 - beta.number):
         return True
     return item.op == "sub" and item.args[0] is ONE and item.args[1] is beta
 
@@ -291,7 +257,7 @@ def _hat(item: Expr) -> Expr:
         old = item.args[2]
         if old.op == "div" and old.args[0].op == "prev" and old.args[0].args[0].op == "ema":
             x, beta = old.args[0].args[0].args
-            if _is_debias(old.args[1], beta, ex.node("sub", t, ONE)):
+            if ex.is_steady(beta) and _is_debias(old.args[1], beta, ex.node("sub", t, ONE)):
                 return ex.sugar("prev", ex.sugar("ema_hat", x, beta))
     return item
 

@@ -8,6 +8,7 @@ hyperparameter is belongs to `rule`.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from weakref import WeakValueDictionary
@@ -52,8 +53,21 @@ class Expr:
     def is_leaf(self) -> bool:
         return not self.args
 
+    @property
+    def number(self) -> float:
+        """The value of a "const"."""
+        assert self.value is not None
+        return float(self.value)
+
+    @property
+    def index(self) -> int:
+        """The index of a "hyper" or "state"."""
+        assert self.value is not None
+        return int(self.value)
+
 
 _TABLE: WeakValueDictionary[tuple[object, ...], Expr] = WeakValueDictionary()
+_LOCK = threading.RLock()
 
 
 def digest(*parts: str) -> str:
@@ -67,12 +81,17 @@ def _intern(op: str, args: tuple[Expr, ...], value: float | int | None) -> Expr:
     found = _TABLE.get(index)
     if found is not None:
         return found
+    with _LOCK:  # two threads that make one node at once must get one object
+        return _TABLE.get(index) or _made(index, op, args, value)
+
+
+def _made(index: tuple[object, ...], op: str, args: tuple[Expr, ...], value: float | int | None) -> Expr:
     made = object.__new__(Expr)
     for name, content in (
         ("op", op),
         ("args", args),
         ("value", value),
-        ("key", digest(op, label, *(arg.key for arg in args))),
+        ("key", digest(op, str(index[1]), *(arg.key for arg in args))),
     ):
         object.__setattr__(made, name, content)
     _TABLE[index] = made
@@ -160,6 +179,11 @@ def rebuild(roots: Iterable[Expr], replace: Callable[[Expr, tuple[Expr, ...]], E
 def with_args(item: Expr, args: tuple[Expr, ...]) -> Expr:
     """The node itself with other arguments."""
     return item if args == item.args else _intern(item.op, args, item.value)
+
+
+def is_steady(item: Expr) -> bool:
+    """Whether a value stays the same through a run, because nothing below it moves."""
+    return all(below.args or below.op in ("const", "hyper", "lr0") for below in walk([item]))
 
 
 def leaves(roots: Iterable[Expr], op: str) -> Iterator[Expr]:

@@ -6,93 +6,63 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ruleforge.core import expr as ex
-from ruleforge.core.canon import Folded, fold
+from ruleforge.core.canon import Folded, fold, renumber
 from ruleforge.core.expr import Expr
-from ruleforge.core.ops import OPS, RESERVED
+from ruleforge.core.ops import RESERVED
 from ruleforge.core.rule import Kind, Rule
+from ruleforge.core.spell import Speller, format_expr, format_number
 from ruleforge.core.text import Line, RuleText, parse
 
-_LOOSEST, _SUM, _PRODUCT, _SIGN, _POWER, _ATOM = range(6)
-_LEVEL = {"add": _SUM, "sub": _SUM, "mul": _PRODUCT, "div": _PRODUCT, "neg": _SIGN, "pow": _POWER}
+__all__ = ["format_expr", "format_number", "format_rule", "name_rule"]
 
-
-def format_number(value: float) -> str:
-    """The shortest text that reads back as the same float64."""
-    if value == int(value) and abs(value) < 1e15 and str(value) != "-0.0":
-        return str(int(value))
-    return repr(value)
-
-
-def format_expr(item: Expr, names: Mapping[Expr, str]) -> str:
-    """A folded expression as rule text; nodes in `names` are written by name."""
-    return _written(item, names)[0]
-
-
-def _written(item: Expr, names: Mapping[Expr, str]) -> tuple[str, int]:
-    if item in names:
-        return names[item], _ATOM
-    if item.op == "const":
-        value = float(item.value or 0)
-        return format_number(value), _SIGN if value < 0 or str(value) == "-0.0" else _ATOM
-    if not item.args:
-        return item.op, _ATOM
-    if item.op == "mul" and item.args[0] is item.args[1] and item.args[0].args and item.args[0] not in names:
-        return f"square({_written(item.args[0], names)[0]})", _ATOM
-    parts = [_written(arg, names) for arg in item.args]
-    row = OPS[item.op]
-    if row.symbol and row.arity == 2:
-        level = _LEVEL.get(item.op, _LOOSEST)
-        left, right = parts
-        strict_left = level in (_POWER, _LOOSEST)
-        a = _bracket(left, level + strict_left)
-        b = _bracket(right, _SIGN if level == _POWER else level + 1)
-        return f"{a} {row.symbol} {b}", level
-    if item.op == "neg":
-        if item.args[0].op == "const":
-            return f"neg({parts[0][0]})", _ATOM
-        return f"-{_bracket(parts[0], _SIGN)}", _SIGN
-    return f"{row.name}({', '.join(text for text, _ in parts)})", _ATOM
-
-
-def _bracket(part: tuple[str, int], level: int) -> str:
-    return part[0] if part[1] >= level else f"({part[0]})"
+LINE_HEIGHT = 12
+"""Terms that nest deeper than this get a line of their own."""
+LINE_NODES = 40
+"""Terms with more nodes than this, written out, get a line of their own."""
 
 
 def format_rule(text: RuleText) -> str:
-    """Rule text that parses back to the same `RuleText`."""
+    """Rule text that parses back to the same `RuleText`.
+
+    Raises:
+        RuleError: an expression is too long or too deep when written out.
+    """
+    return _written(text, fold(text.rule, frozenset(range(len(text.states))), exact=True))
+
+
+def _written(text: RuleText, folded: Folded) -> str:
     rule = text.rule
     out = [_docstring(text.doc)] if text.doc else []
-    names: dict[Expr, str] = {ex.hyper(i): name for i, name in enumerate(text.hypers)}
-    for name, h in zip(text.hypers, rule.hypers, strict=True):
+    speller = Speller(folded)
+    for i, (name, h) in enumerate(zip(text.hypers, rule.hypers, strict=True)):
         scale = "" if h.scale == "linear" else f", {h.scale}"
         low, high, default = (format_number(v) for v in (h.low, h.high, h.default))
         out.append(f"{name}: hyper({low}, {high}{scale}) = {default}")
+        speller.call(ex.hyper(i), name)
+    out += [f"{name}: state = {speller.spell(rule.states[i].init)}" for i, name in enumerate(text.states)]
     for i, name in enumerate(text.states):
-        out.append(f"{name}: state = {format_expr(rule.states[i].init, names)}")
-    names |= {ex.state(i): name for i, name in enumerate(text.states)}
-    aliases: dict[Expr, str] = {}
-    folded = fold(rule, frozenset(range(len(text.states))))
-    values = folded.see(*(line.value for line in text.lines))
-    for line, value in zip(text.lines, values, strict=True):
-        out.append(f"{line.target} = {format_expr(value, names)}")
-        if line.target in text.states:
-            old = ex.state(text.states.index(line.target))
-            names.pop(old, None)
-            if old in aliases:
-                names[old] = aliases[old]
-        if value.args:
-            names.setdefault(value, line.target)
-        elif value.op == "state":
-            aliases.setdefault(value, line.target)
-            names.setdefault(value, line.target)
+        speller.call(ex.state(i), name, is_state=True)
+    for line in text.lines:
+        out.append(f"{line.target} = {speller.spell(line.value)}")
+        is_state = line.target in text.states
+        if is_state:
+            speller.forget(ex.state(text.states.index(line.target)), line.target)
+        if line.value.args or line.value.op == "state":
+            speller.call(line.value, line.target, is_state=is_state)
     return "\n".join(out) + "\n"
 
 
+_ESCAPES = {"\\": "\\\\", "\r": "\\r", "\0": "\\x00"}
+
+
 def _docstring(doc: str) -> str:
-    plain = doc.isprintable() or all(char.isprintable() or char == "\n" for char in doc)
-    if plain and '"""' not in doc and "\\" not in doc and not doc.endswith('"'):
-        return f'"""{doc}"""'
-    return repr(doc)
+    """A docstring as a literal: as it is, but for what would not survive."""
+    body = "".join(
+        f"\\u{ord(char):04x}" if "\ud800" <= char <= "\udfff" else _ESCAPES.get(char, char) for char in doc
+    ).replace('"""', '\\"\\"\\"')
+    if body.endswith('"'):
+        body = body[:-1] + '\\"'
+    return f'"""{body}"""'
 
 
 # naming
@@ -125,14 +95,12 @@ def name_rule(
     taken |= set(hyper_names)
     state_names = tuple(_fresh(_state_name(rule, i), taken) for i in range(len(explicit)))
     lines = _Schedule(rule, folded, state_names, taken, max_inline).lines()
-    draft = RuleText(rule, lines, hyper_names, state_names, doc)
-    return parse(format_rule(draft))
+    return parse(_written(RuleText(rule, lines, hyper_names, state_names, doc), folded))
 
 
 def _with_states_first(rule: Rule, order: list[int]) -> Rule:
-    from ruleforge.core.canon import _renumber
-
-    return _renumber(rule, {old: new for new, old in enumerate(order)}, order)
+    update, states = renumber(rule.update, rule.states, {old: new for new, old in enumerate(order)}, order)
+    return Rule(update, states, rule.hypers)
 
 
 def _fresh(name: str, taken: set[str]) -> str:
@@ -183,34 +151,39 @@ class _Schedule:
     def lines(self) -> tuple[Line, ...]:
         update = self.folded.update
         goals: dict[str, Expr] = {"update": update, **{self.states[i]: v for i, v in self.next_of.items()}}
-        locals_ = {item: _fresh(stem, self.taken) for item, stem in self._shared(list(goals.values()))}
-        goals |= {name: item for item, name in locals_.items()}
-        held: dict[int, str] = {}
-        while True:
-            placed = self._place(goals, set(held))
-            if placed is not None:
-                break
+        back = self._unfolded()
+        shared = [item for item in self._shared(list(goals.values())) if item in back]
+        goals |= {_fresh("a", self.taken): item for item in shared}
+        held = {i: self._old_name(i) for i in self._under_prev(list(goals.values()))}
+        while (placed := self._place(goals, set(held))) is None:
             conflict = next(i for i in self.next_of if i not in held)
-            held[conflict] = _fresh(f"{self.states[conflict]}_old", self.taken)
-        back = self._unfold(list(goals.values()))
+            held[conflict] = self._old_name(conflict)
         first = [Line(name, ex.state(i)) for i, name in held.items()]
         return (*first, *(Line(name, back[goals[name]]) for name in placed))
 
-    def _shared(self, roots: list[Expr]) -> list[tuple[Expr, str]]:
-        """Terms that read better by name: used often, or long and used twice."""
+    def _old_name(self, state: int) -> str:
+        return _fresh(f"{self.states[state]}_old", self.taken)
+
+    def _under_prev(self, roots: list[Expr]) -> list[int]:
+        """Explicit states whose old value is the argument of `prev`, which takes locals alone."""
+        found = (item.args[0] for item in ex.walk(roots) if item.op == "prev")
+        return sorted({item.index for item in found if item.op == "state"})
+
+    def _shared(self, roots: list[Expr]) -> list[Expr]:
+        """Terms that read better by name: used often, long and used twice, or too long for a line."""
         uses: Counter[Expr] = Counter(arg for item in ex.walk(roots) for arg in dict.fromkeys(item.args))
         size: dict[Expr, int] = {}
+        height: dict[Expr, int] = {}
         found = []
         for item in ex.walk(roots):
             size[item] = 1 + sum(size[arg] for arg in item.args)
+            height[item] = 1 + max((height[arg] for arg in item.args), default=0)
             count = uses[item] + roots.count(item)
-            if (
-                item.args
-                and item not in roots
-                and ((count >= 2 and size[item] > self.max_inline) or (count >= 3 and size[item] > 3))
-            ):
-                found.append((item, "a"))
-                size[item] = 1
+            often = (count >= 2 and size[item] > self.max_inline) or (count >= 3 and size[item] > 3)
+            too_long = size[item] > LINE_NODES or height[item] >= LINE_HEIGHT
+            if item.args and item not in roots and (often or too_long):
+                found.append(item)
+                size[item] = height[item] = 1
         return found
 
     def _place(self, goals: dict[str, Expr], held: set[int]) -> list[str] | None:
@@ -249,15 +222,16 @@ class _Schedule:
                 used.add(by_value[item])
                 continue
             if item.op == "state":
-                states.add(int(item.value or 0))
-            pending += item.args
+                states.add(item.index)
+            for arg in item.args:
+                of_state = item.op == "prev" and by_value.get(arg) in self.states
+                pending += arg.args if of_state else (arg,)  # prev takes no state's name
         return states, used
 
-    def _unfold(self, roots: list[Expr]) -> dict[Expr, Expr]:
+    def _unfolded(self) -> dict[Expr, Expr]:
         """From folded expressions back to expressions over all slots."""
         originals = ex.walk(self.rule.roots)
-        seen = self.folded.see(*originals)
         back: dict[Expr, Expr] = {}
-        for original, view in zip(originals, seen, strict=True):
+        for original, view in zip(originals, self.folded.see(*originals), strict=True):
             back.setdefault(view, original)
-        return {root: back[root] for root in roots}
+        return back

@@ -5,9 +5,10 @@ The parser, the grammars, the backends, the exporters and the docs are generated
 The table knows what an op means (numpy, IEEE arithmetic in the tensor's dtype), what is true of it
 and what it costs; it does not know how any target spells it beyond Python, LaTeX and sympy.
 
-There are no protected ops: `x / 0` is an infinity and `log(-1)` a NaN, as IEEE says. NaN always
+There are no protected ops: `x / 0` is an infinity and `log(-1)` a NaN, as IEEE says. NaN
 propagates, through `sign`, comparisons, `minimum`, `maximum` and a `where` condition too, so that
-a diverged lane cannot look healthy.
+a diverged lane cannot look healthy. IEEE itself keeps two exceptions: `x ** 0` and `1 ** x` are 1,
+and `hypot` of an infinity is infinite, whatever the other argument.
 """
 
 from __future__ import annotations
@@ -94,8 +95,23 @@ def _where(c: Any, a: Any, b: Any) -> Any:
     return np.where(np.isnan(c), np.nan, chosen).astype(chosen.dtype)
 
 
+def _pow(a: Any, b: Any) -> Any:
+    """IEEE pow; exponents 1 and 2 are exact by definition, since libraries differ in the last bit."""
+    return np.where(b == 2, a * a, np.where(b == 1, a, np.power(a, b)))[()]
+
+
+def _minimum(a: Any, b: Any) -> Any:
+    """IEEE 754-2019 minimum: NaN wins, and −0 is below +0, so that the order cannot matter."""
+    return np.where(a == b, np.where(np.signbit(a), a, b), np.minimum(a, b))[()]
+
+
+def _maximum(a: Any, b: Any) -> Any:
+    """IEEE 754-2019 maximum: NaN wins, and +0 is above −0, so that the order cannot matter."""
+    return np.where(a == b, np.where(np.signbit(a), b, a), np.maximum(a, b))[()]
+
+
 def _clip(x: Any, lo: Any, hi: Any) -> Any:
-    return np.minimum(np.maximum(x, lo), hi)
+    return _minimum(_maximum(x, lo), hi)
 
 
 def _lerp(a: Any, b: Any, x: Any) -> Any:
@@ -190,8 +206,8 @@ _ROWS: tuple[Op, ...] = (
     _row("sub", _AB, np.subtract, latex="{0} - {1}", symbol="-", degree=1, doc="a − b"),
     _row("mul", _AB, np.multiply, latex=r"{0} \cdot {1}", symbol="*", commutative=True, degree=2, doc="a · b"),
     _row("div", _AB, np.divide, flops=4, latex=r"\frac{{{0}}}{{{1}}}", symbol="/", degree=0, domain="b ≠ 0", doc="a / b"),
-    _row("pow", _AB, np.power, flops=20, latex="{{{0}}}^{{{1}}}", symbol="**", domain="a > 0, or b an integer",
-         doc="a to the power b; `x ** 2` is `x * x`"),
+    _row("pow", _AB, _pow, flops=20, latex="{{{0}}}^{{{1}}}", symbol="**", domain="a > 0, or b an integer",
+         doc="a to the power b; `x ** 1` is x and `x ** 2` is `x * x`, exactly"),
     _row("neg", _X, np.negative, latex="-{0}", symbol="-", parity="odd", monotone=-1, degree=1, doc="−x"),
     # one argument
     _fn("abs", np.abs, 1, latex=r"\left|{0}\right|", sympy="Abs", parity="even", degree=1, bounds=(0, _INF), doc="|x|"),
@@ -215,8 +231,8 @@ _ROWS: tuple[Op, ...] = (
     _fn("tanh", np.tanh, 14, parity="odd", monotone=1, bounds=(-1, 1), doc="hyperbolic tangent"),
     _fn("floor", np.floor, 1, latex=r"\left\lfloor {0} \right\rfloor", monotone=1, doc="largest integer ≤ x"),
     # two and three arguments
-    _row("minimum", _AB, np.minimum, latex=r"\min\left({0}, {1}\right)", sympy="Min", commutative=True, degree=1, doc="the smaller; NaN wins"),
-    _row("maximum", _AB, np.maximum, latex=r"\max\left({0}, {1}\right)", sympy="Max", commutative=True, degree=1, doc="the larger; NaN wins"),
+    _row("minimum", _AB, _minimum, latex=r"\min\left({0}, {1}\right)", sympy="Min", commutative=True, degree=1, doc="the smaller; NaN wins"),
+    _row("maximum", _AB, _maximum, latex=r"\max\left({0}, {1}\right)", sympy="Max", commutative=True, degree=1, doc="the larger; NaN wins"),
     _row("atan2", _AB, np.arctan2, flops=20, latex=r"\operatorname{{atan2}}\left({0}, {1}\right)", sympy="atan2", degree=0,
          bounds=(-np.pi, np.pi), doc="angle of the point (b, a)"),
     _row("hypot", _AB, np.hypot, flops=8, latex=r"\sqrt{{{{{0}}}^2 + {{{1}}}^2}}", commutative=True, degree=1, bounds=(0, _INF),

@@ -2,14 +2,13 @@
 
 Sizes and depths are bounded before anything is built, and every error names line and column, shows
 the place, and says what would be accepted. The parser knows lines and names; what a term builds is
-the business of `build`.
+the business of `build`, what is wrong with the characters that of `source`.
 """
 
 from __future__ import annotations
 
 import ast
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import replace
 from difflib import get_close_matches
@@ -20,7 +19,8 @@ from ruleforge.core.canon import fold
 from ruleforge.core.expr import Expr
 from ruleforge.core.ops import OPS, RESERVED, TERMINALS
 from ruleforge.core.rule import (
-    MAX_DEPTH,
+    INIT_LEAVES,
+    MAX_BYTES,
     MAX_HYPERS,
     MAX_NODES,
     MAX_STATES,
@@ -30,10 +30,14 @@ from ruleforge.core.rule import (
     State,
     infer_kinds,
 )
-from ruleforge.core.text import MAX_BYTES, Line, RuleText
-from ruleforge.errors import RuleError, RuleTextError
+from ruleforge.core.source import Source
+from ruleforge.core.text import Line, RuleText
+from ruleforge.errors import RuleError
 
-MAX_WRITTEN = 8192
+MAX_DOC = 8192
+MAX_TERMS = 4 * MAX_NODES
+MAX_NAME = 40
+MAX_LISTED = 24
 SCALES = ("linear", "log", "one_minus_log")
 
 
@@ -41,9 +45,8 @@ class Parser:
     """One reading of one text; `run` gives the result."""
 
     def __init__(self, text: str, file: str) -> None:
-        self.text = text
-        self.file = file
-        self.source = text.splitlines()
+        self.source = Source(text, file)
+        self.fail = self.source.fail
         self.builder = RuleBuilder()
         self.hypers: dict[str, Hyper] = {}
         self.states: dict[str, int] = {}
@@ -52,30 +55,17 @@ class Parser:
         self.lines: list[Line] = []
         self.checks: list[tuple[ast.expr, str, tuple[Expr, ...]]] = []
 
-    # errors
-
-    def fail(self, where: ast.expr | ast.stmt | None, message: str, hint: str = "") -> RuleTextError:
-        if where is None:
-            return RuleTextError(message, file=self.file, hint=hint)
-        line, start = where.lineno, where.col_offset
-        shown = self.source[line - 1] if line <= len(self.source) else ""
-        column = len(shown.encode()[:start].decode(errors="ignore"))
-        same = where.end_lineno == line
-        end = len(shown.encode()[: where.end_col_offset].decode(errors="ignore")) if same else len(shown)
-        return RuleTextError(
-            message, file=self.file, line=line, column=column + 1, hint=hint,
-            context=_caret(shown, column, end),
-        )  # fmt: skip
-
-    # the whole
-
     def run(self) -> RuleText:
-        body = self._statements()
+        """The rule text.
+
+        Raises:
+            RuleTextError: it cannot be read.
+        """
+        body = self.source.statements()
         doc = ""
         if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-            if not isinstance(body[0].value.value, str):
-                raise self.fail(body[0], "a rule starts with a docstring or an assignment")
-            doc = body.pop(0).value.value  # type: ignore[attr-defined]
+            doc = self._docstring(body[0].value)
+            del body[0]
         for statement in body:
             self._declare(statement)
         for statement in body:
@@ -92,36 +82,12 @@ class Parser:
         self._check_size(made)
         return replace(made, warnings=tuple(_warnings(made)))
 
-    def _statements(self) -> list[ast.stmt]:
-        if len(self.text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-            raise self.fail(None, f"more than {MAX_BYTES // 1024} KiB of text", "a rule is a few lines")
-        deepest = level = 0
-        for char in re.sub(r'"""[\s\S]*?"""|#[^\n]*', "", self.text):
-            level += (char in "([{") - (char in ")]}")
-            deepest = max(deepest, level)
-        if deepest > MAX_DEPTH:
-            raise self.fail(None, f"brackets nested {deepest} deep, at most {MAX_DEPTH} are allowed")
-        try:
-            tree = ast.parse(self.text)
-        except SyntaxError as error:
-            raise self._syntax(error) from None
-        except (ValueError, RecursionError, MemoryError) as error:
-            raise self.fail(None, f"cannot be read: {error or 'nested too deeply'}") from None
-        pending: list[tuple[ast.AST, int]] = [(statement, 1) for statement in tree.body]
-        while pending:
-            item, level = pending.pop()
-            if level > 2 * MAX_DEPTH and isinstance(item, ast.expr | ast.stmt):
-                raise self.fail(item, f"nested deeper than {MAX_DEPTH} levels")
-            pending += [(child, level + 1) for child in ast.iter_child_nodes(item)]
-        return list(tree.body)
-
-    def _syntax(self, error: SyntaxError) -> RuleTextError:
-        line, column = error.lineno or 1, max(1, error.offset or 1)
-        shown = self.source[line - 1] if line <= len(self.source) else ""
-        return RuleTextError(
-            f"syntax: {error.msg}", file=self.file, line=line, column=column,
-            context=_caret(shown, column - 1, column), hint="a line reads `name = expression`",
-        )  # fmt: skip
+    def _docstring(self, value: ast.Constant) -> str:
+        if not isinstance(value.value, str):
+            raise self.fail(value, "a rule starts with a docstring or an assignment")
+        if len(value.value) > MAX_DOC:
+            raise self.fail(None, f"the docstring is longer than {MAX_DOC} characters")
+        return value.value
 
     # declarations
 
@@ -192,12 +158,14 @@ class Parser:
 
     def _claim(self, target: ast.Name) -> None:
         name = target.id
-        if name in RESERVED and name != "update":
+        if name == "update":
+            raise self.fail(target, "`update` cannot be declared", "assign it: `update = …`")
+        if name in RESERVED:
             raise self.fail(target, f"{name!r} is reserved", "choose another name")
-        if name == "update" or name in self.hypers or name in self.states:
-            raise self.fail(target, f"{name!r} is declared twice or cannot be declared")
-        if not name.isascii() or name.startswith("__") or len(name) > 40:
-            raise self.fail(target, "names are ASCII, at most 40 characters, without leading `__`")
+        if name in self.hypers or name in self.states:
+            raise self.fail(target, f"{_quoted(name)} is declared twice")
+        if name.startswith("__") or len(name) > MAX_NAME:
+            raise self.fail(target, f"names have at most {MAX_NAME} characters and no leading `__`")
 
     # body
 
@@ -221,7 +189,8 @@ class Parser:
         init = self._expr(value)
         index = self.states[name]
         for item in ex.walk([init]):
-            if item.op in ("g", "w", "t", "first", "is_matrix", "state"):
+            allowed = OPS[item.op].kind == "elementwise" if item.args else item.op in INIT_LEAVES
+            if not allowed:
                 raise self.fail(
                     value, f"state {name!r} starts from {item.op}", "an init is a host number: 0, 1e-6, lr0"
                 )
@@ -231,7 +200,7 @@ class Parser:
     def _assign(self, target: ast.Name, value: ast.expr) -> None:
         name = target.id
         if name in self.assigned:
-            raise self.fail(target, f"{name!r} is assigned twice", "each name is assigned once")
+            raise self.fail(target, f"{_quoted(name)} is assigned twice", "each name is assigned once")
         if name in self.hypers:
             raise self.fail(target, f"{name!r} is a hyperparameter and keeps its value")
         if name not in self.states and name != "update":
@@ -275,11 +244,11 @@ class Parser:
             raise self.fail(item, f"{name!r} is an op and needs arguments: {OPS[name].signature}")
         if name in self.states or name in self.hypers:
             raise self.fail(item, f"{name!r} is read before its declaration")
-        near = get_close_matches(name, [*self.names, *self.states, *TERMINALS], 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise self.fail(
-            item, f"undefined name {name!r}", hint + "known here: " + ", ".join([*TERMINALS, *self.names])
-        )
+        if name == "update":
+            raise self.fail(item, "`update` is read before its line")
+        known = [*TERMINALS, *self.names]
+        hint = _did_you_mean(name, known) + "known here: " + ", ".join(known[:MAX_LISTED])
+        raise self.fail(item, f"undefined name {_quoted(name)}", hint + ", …" * (len(known) > MAX_LISTED))
 
     def _call(self, item: ast.Call) -> Expr:
         if not isinstance(item.func, ast.Name):
@@ -288,7 +257,7 @@ class Parser:
             raise self.fail(item, "arguments are given by position")
         name = item.func.id
         if name not in OPS:
-            raise self.fail(item.func, f"unknown op {name!r}", _suggest(name, len(item.args)))
+            raise self.fail(item.func, f"unknown op {_quoted(name)}", _suggest(name, len(item.args)))
         if len(item.args) != OPS[name].arity:
             raise self.fail(
                 item,
@@ -302,7 +271,12 @@ class Parser:
     def _apply(self, item: ast.expr, op: str, arguments: list[ast.expr]) -> Expr:
         args = tuple(self._expr(arg) for arg in arguments)
         built = self.builder.apply(op, *args)
+        if self.builder.n_slots > MAX_STATES:
+            hint = "each ema, trace, total, running_max and prev is a state"
+            raise self.fail(item, f"more than {MAX_STATES} states", hint)
         self.checks.append((item, op, args))
+        if len(self.checks) > MAX_TERMS:
+            raise self.fail(item, f"more than {MAX_TERMS} terms", f"at most {MAX_NODES} nodes are allowed")
         return built
 
     # checks on the whole
@@ -321,16 +295,18 @@ class Parser:
                     )
 
     def _check_size(self, made: RuleText) -> None:
+        """Refuse what could not be written out again, or is larger than a rule may be."""
         seen = fold(made.rule, frozenset(range(len(made.states)))).see(*(line.value for line in made.lines))
         count = len(ex.walk(seen))
         if count > MAX_NODES:
             raise self.fail(None, f"{count} nodes, at most {MAX_NODES} are allowed")
-        named = set(seen)
-        written: dict[Expr, int] = {}
-        for item in ex.walk(seen):
-            written[item] = 1 + sum(1 if arg in named else written[arg] for arg in item.args)
-            if written[item] > MAX_WRITTEN:
-                raise self.fail(None, "an expression is too long when written out", "give shared parts names")
+        hint = "give shared parts names of their own"
+        try:
+            written = str(made)
+        except RuleError as error:
+            raise self.fail(None, error.message, hint) from None
+        if len(written.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+            raise self.fail(None, f"written out, the rule is longer than {MAX_BYTES // 1024} KiB", hint)
 
 
 def _order_hidden(rule: Rule, lines: tuple[Line, ...], n_explicit: int) -> tuple[Rule, tuple[Line, ...]]:
@@ -339,14 +315,14 @@ def _order_hidden(rule: Rule, lines: tuple[Line, ...], n_explicit: int) -> tuple
     pending = [line.value for line in lines]
     while pending:
         for item in ex.leaves([pending.pop(0)], "state"):
-            index = int(item.value or 0)
+            index = item.index
             if index not in order:
                 order[index] = None
                 pending.append(rule.states[index].next)
     numbers = {old: new for new, old in enumerate(order)}
 
     def renumber(item: Expr, args: tuple[Expr, ...]) -> Expr:
-        return ex.state(numbers[int(item.value or 0)]) if item.op == "state" else ex.with_args(item, args)
+        return ex.state(numbers[item.index]) if item.op == "state" else ex.with_args(item, args)
 
     kept = [rule.states[i] for i in order]
     mapping = ex.rebuild(
@@ -380,18 +356,19 @@ def _warnings(made: RuleText) -> Iterable[str]:
         yield "the update does not depend on the gradient `g`"
 
 
-def _caret(shown: str, start: int, end: int) -> str:
-    shown = shown.expandtabs(1)
-    offset = max(0, start - 60)
-    part = shown[offset : offset + 100]
-    marks = "^" * max(1, min(end, offset + 100) - start)
-    return f"    {part}\n    {' ' * (start - offset)}{marks}"
-
-
 def _suggest(name: str, arity: int) -> str:
-    near = get_close_matches(name, OPS, 1)
     alike = [op.name for op in OPS.values() if op.arity == arity and op.name not in COMPARE.values()]
-    return (f"did you mean {near[0]!r}? " if near else "") + f"ops with {arity} arguments: {', '.join(alike)}"
+    listed = f"ops with {arity} arguments: {', '.join(alike)}" if alike else ""
+    return (_did_you_mean(name, list(OPS)) + listed).strip()
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, 1) if len(name) <= MAX_NAME else []
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
+def _quoted(name: str) -> str:
+    return repr(name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…")
 
 
 def _refusal(item: ast.expr) -> tuple[str, str]:

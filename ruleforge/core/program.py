@@ -1,9 +1,10 @@
 """The program: a rule as straight-line code over registers, in phases.
 
 A phase is: per-tensor scalars, then elementwise work on tensors, then one set of barriers
-(reductions over each parameter tensor, or matrix ops) whose results the next phase may read. Host
-code runs in float64 once a lane and step, before the phases. States are read where they lie;
-their next values are stored together, after the last phase.
+(reductions over each parameter tensor, or matrix ops) whose results the next phase may read; no
+barrier of a set writes where another reads, so they may run in any order. Host code runs in
+float64 once a lane and step, before the phases. States are read where they lie; their next values
+are stored together, after the last phase.
 
 The module knows no backend. A backend needs from it: opcodes, registers, constants, and where
 each operand lives.
@@ -147,7 +148,7 @@ class _Lowering:
         self.order = ex.walk(roots)
         self.level = self._levels()
         self.where: dict[Expr, Operand] = {}
-        self.consts: dict[float, int] = {}
+        self.consts: dict[Expr, int] = {}  # by node, since 0.0 == -0.0
         counts = dict.fromkeys(Kind, 0)
         self.state_at: list[Operand] = []
         for kind in rule.state_kinds:
@@ -180,7 +181,8 @@ class _Lowering:
         )
         return Program(
             key=self.key, n_hypers=len(self.rule.hypers), setup=setup, host=tuple(host), phases=phases,
-            update=self._operand(self.rule.update), slots=slots, consts=tuple(self.consts),
+            update=self._operand(self.rule.update), slots=slots,
+            consts=tuple(item.number for item in self.consts),
             n_host=len(host) + len(setup), n_scalar=n_scalar, n_tensor=n_tensor,
         )  # fmt: skip
 
@@ -188,12 +190,11 @@ class _Lowering:
         if item in self.where:
             return self.where[item]
         if item.op == "const":
-            value = float(item.value or 0)
-            return Operand("const", self.consts.setdefault(value, len(self.consts)))
+            return Operand("const", self.consts.setdefault(item, len(self.consts)))
         if item.op == "hyper":
-            return Operand("hyper", int(item.value or 0))
+            return Operand("hyper", item.index)
         if item.op == "state":
-            return self.state_at[int(item.value or 0)]
+            return self.state_at[item.index]
         return Operand(item.op)  # type: ignore[arg-type]
 
     def _setup(self, taken: int) -> tuple[tuple[Instr, ...], list[Operand]]:
@@ -224,28 +225,31 @@ class _Lowering:
         free: dict[str, list[int]] = {"scalar": [], "tensor": []}
         size = {"scalar": 0, "tensor": 0}
         code: dict[Expr, Instr] = {}
-        for n, item in enumerate(sequence):
-            args = tuple(self._operand(arg) for arg in item.args)
-            barrier = OPS[item.op].kind in ("reduce", "matrix")
-            done = [a for a in dict.fromkeys(item.args) if last[a] == n and a not in kept and a in self.where]
-            space = _REGISTER[self.kinds[item]]
-            if not barrier:
-                self._release(done, free)
-            if free[space]:
-                index = free[space].pop()
-            else:
-                index, size[space] = size[space], size[space] + 1
-            if barrier:
-                self._release(done, free)
-            self.where[item] = Operand(space, index)
-            code[item] = Instr(item.op, self.where[item], args)
-            if item not in last and item not in kept:
-                self._release([item], free)
+        n = 0
+        for group in groups:
+            for part in group:
+                held: list[Expr] = []  # read by a barrier: no other of its set may write there
+                for item in part:
+                    args = tuple(self._operand(arg) for arg in item.args)
+                    done = [a for a in dict.fromkeys(item.args) if last[a] == n and a not in kept]
+                    if part is group[2]:
+                        held += done
+                    else:
+                        self._release(done, free)
+                    space = _REGISTER[self.kinds[item]]
+                    if free[space]:
+                        index = free[space].pop()
+                    else:
+                        index, size[space] = size[space], size[space] + 1
+                    self.where[item] = Operand(space, index)
+                    code[item] = Instr(item.op, self.where[item], args)
+                    n += 1
+                self._release(held, free)
         phases = tuple(Phase(*(tuple(code[item] for item in part) for part in group)) for group in groups)
         return phases, size["scalar"], size["tensor"]
 
     def _release(self, items: list[Expr], free: dict[str, list[int]]) -> None:
         for item in items:
-            place = self.where[item]
-            if place.space in free:
+            place = self.where.get(item)
+            if place is not None and place.space in free:
                 free[place.space].append(place.index)

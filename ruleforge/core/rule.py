@@ -20,6 +20,8 @@ from ruleforge.core.expr import Expr
 from ruleforge.core.ops import HOST_LEAVES, OPS
 from ruleforge.errors import RuleError
 
+INIT_LEAVES: frozenset[str] = frozenset({"const", "hyper", "lr0"})
+MAX_BYTES = 64 * 1024
 MAX_NODES = 512
 MAX_DEPTH = 64
 MAX_STATES = 16
@@ -118,7 +120,9 @@ class Rule:
         """The representative of all rules that are equal bit for bit by the laws of `canon`."""
         from ruleforge.core.canon import canonicalize
 
-        return canonicalize(self)
+        found = canonicalize(self)
+        vars(found).setdefault("canonical", found)  # it is its own representative
+        return found
 
     @cached_property
     def key(self) -> str:
@@ -195,7 +199,7 @@ def infer_kinds(roots: tuple[Expr, ...], states: list[tuple[Expr, Expr]]) -> dic
 
 def _kind_of(item: Expr, kinds: dict[Expr, Kind], slot: list[Kind]) -> Kind:
     if item.op == "state":
-        return slot[int(item.value)]  # type: ignore[arg-type]
+        return slot[item.index]
     if item.op in HOST_LEAVES or item.op in ("const", "hyper"):
         return Kind.HOST
     if item.op == "is_matrix":
@@ -218,14 +222,13 @@ def _verify(rule: Rule) -> None:
         raise RuleError(f"{len(order)} nodes after expansion, at most {4 * MAX_NODES} are allowed")
     for item in order:
         bound = {"state": len(rule.states), "hyper": len(rule.hypers)}.get(item.op)
-        if bound is not None and not 0 <= int(item.value) < bound:  # type: ignore[arg-type]
+        if bound is not None and not 0 <= item.index < bound:
             raise RuleError(f"{item!r} does not exist: the rule has {bound}")
     for number, slot in enumerate(rule.states):
         for item in ex.walk([slot.init]):
-            if item.op in ("state", "g", "w", "t", "first", "is_matrix") or (
-                item.args and OPS[item.op].kind != "elementwise"
-            ):
-                raise RuleError(f"state {number} starts from {item!r}: an init is a host expression")
+            allowed = OPS[item.op].kind == "elementwise" if item.args else item.op in INIT_LEAVES
+            if not allowed:
+                raise RuleError(f"state {number} starts from {item.op}: an init is a host expression")
     for item in order:
         if item.args and OPS[item.op].kind in ("reduce", "matrix"):
             for arg in item.args:

@@ -9,10 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ruleforge.core.expr import Expr
-from ruleforge.core.rule import Rule
+from ruleforge.core.rule import MAX_BYTES, Rule
 from ruleforge.errors import RuleTextError
-
-MAX_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +74,17 @@ def load(path: str) -> RuleText:
     """
     try:
         with open(path, "rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
-        return parse(raw.decode("utf-8"), file=str(path))
+            raw = stream.read(MAX_BYTES + 4)  # a byte order mark is not counted
+        if len(raw) == MAX_BYTES + 4:
+            raise RuleTextError(
+                f"more than {MAX_BYTES // 1024} KiB of text", file=str(path), hint="a rule is a few lines"
+            )
+        text = raw.decode("utf-8")
     except OSError as error:
         raise RuleTextError(f"cannot be opened: {error.strerror}", file=str(path)) from None
-    except UnicodeDecodeError:
-        raise RuleTextError("is not UTF-8 text", file=str(path)) from None
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise RuleTextError("is not UTF-8 text", file=str(path), line=line) from None
+    except ValueError as error:
+        raise RuleTextError(f"cannot be opened: {error}", file=repr(path)) from None
+    return parse(text, file=str(path))
