@@ -1,0 +1,410 @@
+"""Lanes on the CPU: an interpreter in numba steps all lanes, each by its own program.
+
+Nothing is compiled for a rule, and a chunk whose lanes all run different programs costs what a chunk
+of one program costs. The interpreter itself is compiled at first use and kept on disk; `warm_up` does
+it ahead of time and says what it waits for.
+
+A lane's result depends on nothing but its own numbers: not on its position, on its neighbours or on how
+many there are. Use one thread for a process: a plane owns its scratch. Denormal numbers cost ten times
+as much as others; call `torch.set_flush_denormal(True)` in the thread that steps, as the training loop
+does. The plane leaves that setting as it finds it.
+
+Memory: for each lane the states (4 bytes a weight and tensor state, in float32); scratch of at most
+17 KiB for each tile register, once; a matrix op adds its full registers for each lane.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ruleforge.backends import numba_kernels as nk
+from ruleforge.backends.base import LaneGroup, Layout
+from ruleforge.backends.numba_code import CONST_AT, IS_MATRIX, Code, MatrixCall, encode
+from ruleforge.backends.reference import RuleState
+from ruleforge.core import ops
+from ruleforge.core.ops import OPS
+from ruleforge.core.program import Operand
+from ruleforge.core.rule import Kind
+from ruleforge.errors import RunError
+
+Lanes = NDArray[np.float64]
+Array = NDArray[Any]
+L1_BYTES = 24 * 1024
+"""What the tiles of one program may fill, of an L1 cache of 32 KiB or more."""
+_REALS: dict[Any, Any] = {torch.float32: np.float32, torch.float64: np.float64}
+_log = logging.getLogger(__name__)
+
+
+def warm_up(report: Callable[[str], None] = _log.warning, dtype: Any = torch.float32) -> None:
+    """Compile the interpreter, or load it from numba's cache on disk.
+
+    Args:
+        report: is told once, after a second, what is being waited for.
+        dtype: torch dtype that the lanes will have.
+
+    Raises:
+        RunError: the dtype is neither float32 nor float64.
+    """
+    real = _real(dtype)
+    if nk.kernel().signatures and any(s[0].dtype.name == np.dtype(real).name for s in nk.kernel().signatures):
+        return
+    message = "compiling the update plane: once a machine, 10 to 30 s; later starts load it from disk"
+    waiting = threading.Timer(1.0, report, [message])
+    waiting.daemon = True
+    waiting.start()
+    try:
+        none, empty, table = np.zeros((0, 0), real), np.zeros(0, real), np.zeros((0, 0), np.int64)
+        host, rounds = np.zeros(0), np.zeros(0, np.int64)
+        made = nk.kernel()(
+            none, none, none, 1.0, host, 1.0, host, table, table, table, table, rounds, host, rounds, empty,
+            empty, empty, empty, empty, np.zeros((0, nk.ACC)), rounds, 0, 0, 0, 0,
+        )  # fmt: skip
+    finally:
+        waiting.cancel()
+    if made != nk.digest():
+        raise RunError(
+            "numba's cache holds an interpreter of another op table", hint="delete its cache folder"
+        )
+
+
+def _real(dtype: Any) -> Any:
+    if dtype not in _REALS:
+        raise RunError(f"lanes of {dtype} are not supported", hint="use torch.float32 or torch.float64")
+    return _REALS[dtype]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Lanes of one program, and where their numbers start in the chunk's arrays."""
+
+    code: Code
+    first: int
+    n_lanes: int
+    host_at: int
+    rounded_at: int
+    scalars_at: int
+    states_at: int
+    full_at: int
+
+
+class NumbaLanes:
+    """The update plane of one chunk; see `base.UpdatePlane`."""
+
+    def __init__(
+        self, groups: Sequence[LaneGroup], layout: Layout, lr0: Lanes, dtype: Any = torch.float32
+    ) -> None:
+        warm_up(dtype=dtype)
+        self._real = _real(dtype)
+        self._dtype = dtype
+        self._layout = layout
+        self._offsets = np.array(layout.offsets, np.int64)
+        self._kernel = nk.kernel()
+        self._no_updates = np.zeros((0, layout.n_weights), self._real)
+        self._no_decay = np.zeros(0)
+        lr0 = np.asarray(lr0, np.float64)
+        codes = list(dict.fromkeys(encode(group.program) for group in groups))
+        self._tables(codes)
+        self._groups = self._lay_out(groups, codes)
+        self._n_lanes = sum(group.n_lanes for group in groups)
+        if lr0.shape != (self._n_lanes,):
+            raise RunError(f"lr0 has shape {lr0.shape}, expected ({self._n_lanes},)")
+        for group, made in zip(groups, self._groups, strict=True):
+            self._start(group, made, lr0[made.first : made.first + made.n_lanes])
+        self._runs = self._merge()
+
+    # building
+
+    def _tables(self, codes: Sequence[Code]) -> None:
+        """One array of rows, phases and rounded numbers for all programs of the chunk."""
+        n_rows = n_phases = n_rounds = 0
+        self._programs = np.zeros((len(codes), nk.N_PROGRAM_COLUMNS), np.int64)
+        phases = []
+        largest = max(self._layout.sizes, default=0)
+        for header, code in zip(self._programs, codes, strict=True):
+            header[:] = code.header
+            header[[nk.HOST_LO, nk.HOST_HI, nk.AFTER_LO, nk.AFTER_HI]] += n_rows
+            header[[nk.ROUND_LO, nk.ROUND_HI]] += n_rounds
+            header[nk.PHASE_AT] = n_phases
+            n_operands = nk.STATES + header[nk.N_STATES] + header[nk.N_FULL] + header[nk.N_TILES]
+            fitting = L1_BYTES // (np.dtype(self._real).itemsize * int(n_operands)) // nk.ACC * nk.ACC
+            header[nk.TILE] = min(max(fitting, nk.ACC), nk.TILE_MAX)
+            header[nk.FULL_KEPT] = code.has_matrix
+            header[nk.FULL_STRIDE] = self._layout.n_weights if code.has_matrix else largest
+            phases.append(code.phases + n_rows)
+            n_rows, n_phases, n_rounds = (
+                n_rows + len(code.rows),
+                n_phases + len(code.phases),
+                n_rounds + len(code.rounds),
+            )
+        self._rows = np.concatenate([np.zeros((0, 5), np.int64), *(code.rows for code in codes)])
+        self._phases = np.concatenate([np.zeros((0, 8), np.int64), *phases])
+        self._rounds = np.concatenate([np.zeros(0, np.int64), *(code.rounds for code in codes)])
+        n_tiles = max((int(c.header[nk.N_TILES]) for c in codes), default=0)
+        self._scratch = _aligned(n_tiles * nk.TILE_STRIDE, self._real)
+        self._sums = np.zeros((max((code.n_reductions for code in codes), default=0), nk.ACC))
+        counted = [nk.N_STATES, nk.N_FULL, nk.N_TILES, nk.N_SCALARS, nk.N_ROUNDED]
+        self._address = np.zeros(
+            nk.STATES + int(self._programs[:, counted].sum(axis=1).max(initial=0)), np.int64
+        )
+
+    def _lay_out(self, groups: Sequence[LaneGroup], codes: Sequence[Code]) -> list[_Group]:
+        """Give every lane its places in the chunk's arrays."""
+        number = {code: i for i, code in enumerate(codes)}
+        n_weights, n_tensors = self._layout.n_weights, len(self._layout.sizes)
+        made, lanes = [], []
+        host = rounded = scalars = states = first = 0
+        shared = max(
+            (int(p[nk.N_FULL] * p[nk.FULL_STRIDE]) for p in self._programs if not p[nk.FULL_KEPT]), default=0
+        )
+        full = shared
+        for group in groups:
+            code = encode(group.program)
+            header = self._programs[number[code]]
+            made.append(_Group(code, first, group.n_lanes, host, rounded, scalars, states, full))
+            n_scalars, n_states = int(header[nk.N_SCALARS]) * n_tensors, int(header[nk.N_STATES]) * n_weights
+            n_full = int(header[nk.N_FULL]) * n_weights if code.has_matrix else 0
+            for _ in range(group.n_lanes):
+                lanes.append((number[code], host, rounded, scalars, states, full if code.has_matrix else 0))
+                host, rounded = host + code.n_host, rounded + len(code.rounds)
+                scalars, states, full = scalars + n_scalars, states + n_states, full + n_full
+            first += group.n_lanes
+        self._lanes = np.array(lanes, np.int64).reshape(-1, 6)
+        self._host = np.zeros(host)
+        self._rounded = np.zeros(rounded, self._real)
+        self._scalars = np.zeros(scalars, self._real)
+        self._states = _aligned(states, self._real)
+        self._full = _aligned(full, self._real)
+        return made
+
+    def _merge(self) -> list[tuple[int, int, _Group | None]]:
+        """Lanes to step with one call: all neighbours without matrix ops, or a group with some."""
+        runs: list[tuple[int, int, _Group | None]] = []
+        for group in self._groups:
+            last = group.first + group.n_lanes
+            if group.code.has_matrix:
+                runs.append((group.first, last, group))
+            elif runs and runs[-1][2] is None:
+                runs[-1] = (runs[-1][0], last, None)
+            else:
+                runs.append((group.first, last, None))
+        return runs
+
+    def _start(self, group: LaneGroup, made: _Group, lr0: Lanes) -> None:
+        """Constants, hyperparameters and the states before the first step."""
+        code, program = made.code, made.code.program
+        hypers = np.asarray(group.hypers, np.float64)
+        if hypers.shape != (program.n_hypers, made.n_lanes):
+            raise RunError(
+                f"hypers of a group have shape {hypers.shape}, expected ({program.n_hypers}, {made.n_lanes})"
+            )
+        host = self._host_of(made)
+        host[:, CONST_AT : code.hyper_at] = program.consts
+        host[:, code.hyper_at : code.hyper_at + program.n_hypers] = hypers.T
+        host[:, nk.LR0] = lr0
+        values = {Operand("lr0"): lr0}
+        values |= {Operand("const", i): np.full(made.n_lanes, v) for i, v in enumerate(program.consts)}
+        values |= {Operand("hyper", i): hypers[i] for i in range(program.n_hypers)}
+        with np.errstate(all="ignore"):
+            for instr in program.setup:
+                meaning = OPS[instr.op].meaning
+                assert meaning is not None
+                values[instr.out] = meaning(*(values[arg] for arg in instr.args))
+            for slot in program.slots:
+                start = values[slot.init]
+                if slot.kind is Kind.HOST:
+                    host[:, code.state_at + slot.index] = start
+                elif slot.kind is Kind.SCALAR:
+                    self._scalars_of(made)[:, :, code.scalar_state_at + slot.index] = start[:, None]
+                else:
+                    self._states_of(made)[:, slot.index] = start[:, None]
+        scalars = self._scalars_of(made)
+        if scalars.shape[2]:
+            scalars[:, :, IS_MATRIX] = [len(shape) == 2 for shape in self._layout.shapes]
+
+    # views of a group's numbers
+
+    def _host_of(self, group: _Group) -> Array:
+        """(n_lanes, n_host)"""
+        n = group.n_lanes * group.code.n_host
+        return self._host[group.host_at : group.host_at + n].reshape(group.n_lanes, group.code.n_host)
+
+    def _scalars_of(self, group: _Group) -> Array:
+        """(n_lanes, n_tensors, n_scalars)"""
+        shape = (group.n_lanes, len(self._layout.sizes), int(group.code.header[nk.N_SCALARS]))
+        return self._scalars[group.scalars_at : group.scalars_at + int(np.prod(shape))].reshape(shape)
+
+    def _states_of(self, group: _Group) -> Array:
+        """(n_lanes, n_states, P)"""
+        shape = (group.n_lanes, int(group.code.header[nk.N_STATES]), self._layout.n_weights)
+        return self._states[group.states_at : group.states_at + int(np.prod(shape))].reshape(shape)
+
+    def _full_of(self, group: _Group) -> Array:
+        """(n_lanes, n_full, P), of a group with matrix ops."""
+        shape = (group.n_lanes, int(group.code.header[nk.N_FULL]), self._layout.n_weights)
+        return self._full[group.full_at : group.full_at + int(np.prod(shape))].reshape(shape)
+
+    # stepping
+
+    def step(
+        self,
+        weights: torch.Tensor,
+        grads: torch.Tensor,
+        *,
+        t: int,
+        lr: Lanes,
+        progress: float,
+        weight_decay: Lanes | None = None,
+        updates: torch.Tensor | None = None,
+    ) -> None:
+        """See `base.UpdatePlane.step`.
+
+        Raises:
+            RunError: a tensor is not a contiguous (L, P) CPU tensor of the plane's dtype, or two are one.
+        """
+        w, g = self._view("weights", weights), self._view("grads", grads)
+        u = self._no_updates if updates is None else self._view("updates", updates)
+        if w.size and len({w.ctypes.data, g.ctypes.data, u.ctypes.data}) < 3:
+            raise RunError("weights, grads and updates share memory", hint="give each its own tensor")
+        rates = self._per_lane("lr", lr)
+        decay = self._no_decay if weight_decay is None else self._per_lane("weight_decay", weight_decay)
+
+        def run(first: int, last: int, first_phase: int, last_phase: int) -> None:
+            self._kernel(
+                w, g, u, float(t), rates, float(progress), decay, self._rows, self._phases, self._programs,
+                self._lanes, self._offsets, self._host, self._rounds, self._rounded, self._scalars,
+                self._states, self._full, self._scratch, self._sums, self._address,
+                first, last, first_phase, last_phase,
+            )  # fmt: skip
+
+        for first, last, group in self._runs:
+            if group is None:
+                run(first, last, 0, nk.ALL_PHASES)
+                continue
+            for phase, calls in enumerate(group.code.matrix):
+                run(first, last, phase, phase + 1)
+                for call in calls:
+                    self._run_matrix(call, group, w[first:last], g[first:last])
+
+    def _view(self, name: str, tensor: torch.Tensor) -> Array:
+        shape = (self._n_lanes, self._layout.n_weights)
+        given = (tuple(tensor.shape), tensor.dtype, tensor.device.type, tensor.is_contiguous())
+        if given != (shape, self._dtype, "cpu", True):
+            raise RunError(
+                f"{name} is {given[1]} {given[0]} on {given[2]}{'' if given[3] else ', not contiguous'}; "
+                f"expected contiguous {self._dtype} {shape} on cpu"
+            )
+        return tensor.detach().numpy()
+
+    def _per_lane(self, name: str, values: Lanes) -> Lanes:
+        array = np.ascontiguousarray(values, np.float64)
+        if array.shape != (self._n_lanes,):
+            raise RunError(f"{name} has shape {array.shape}, expected ({self._n_lanes},)")
+        return array
+
+    def _run_matrix(self, call: MatrixCall, group: _Group, w: Array, g: Array) -> None:
+        """Apply a matrix op to each 2-D parameter tensor of each lane; copy the others."""
+        full = self._full_of(group)
+        space, index = call.arg
+        if space in ("g", "w"):
+            source = g if space == "g" else w
+        else:
+            source = (full if space == "full" else self._states_of(group))[:, index]
+        out = full[:, call.out]
+        for shape, lo, hi in zip(self._layout.shapes, self._offsets[:-1], self._offsets[1:], strict=True):
+            given = source[:, lo:hi]
+            if len(shape) == 2 and hi > lo:
+                with np.errstate(all="ignore"):
+                    given = _MATRIX_OPS[call.op](given.reshape(-1, *shape)).reshape(-1, hi - lo)
+            out[:, lo:hi] = given
+
+    # states
+
+    def states(self) -> list[RuleState]:
+        """See `base.UpdatePlane.states`."""
+        found = []
+        for group in self._groups:
+            program, code = group.code.program, group.code
+            hosts, scalars, tensors = self._host_of(group), self._scalars_of(group), self._states_of(group)
+            n_host, n_scalar = len(program.slots_of(Kind.HOST)), len(program.slots_of(Kind.SCALAR))
+            for k in range(group.n_lanes):
+                host = hosts[k, code.state_at : code.state_at + n_host]
+                scalar = scalars[k, :, code.scalar_state_at : code.scalar_state_at + n_scalar]
+                pieces = zip(self._layout.shapes, self._offsets[:-1], self._offsets[1:], strict=True)
+                found.append(
+                    RuleState(
+                        host=tuple(host),
+                        scalar=tuple(tuple(row) for row in scalar)
+                        if n_scalar
+                        else tuple(() for _ in self._layout.sizes),
+                        tensor=tuple(
+                            tuple(state[lo:hi].reshape(shape).copy() for state in tensors[k])
+                            for shape, lo, hi in pieces
+                        ),
+                    )
+                )
+        return found
+
+    def load_states(self, states: Sequence[RuleState]) -> None:
+        """See `base.UpdatePlane.load_states`.
+
+        Raises:
+            RunError: their number or shapes are not those of this plane.
+        """
+        if len(states) != self._n_lanes:
+            raise RunError(f"states of {len(states)} lanes were given, the plane has {self._n_lanes}")
+        for group in self._groups:
+            program, code = group.code.program, group.code
+            hosts, scalars, tensors = self._host_of(group), self._scalars_of(group), self._states_of(group)
+            counts = tuple(len(program.slots_of(kind)) for kind in Kind)
+            for k in range(group.n_lanes):
+                state = states[group.first + k]
+                if (len(state.host), *_widths(state, len(self._layout.sizes))) != counts:
+                    raise RunError(f"the state of lane {group.first + k} is not one of its rule")
+                hosts[k, code.state_at : code.state_at + counts[0]] = state.host
+                for i, (lo, hi) in enumerate(zip(self._offsets[:-1], self._offsets[1:], strict=True)):
+                    for j, value in enumerate(state.scalar[i]):
+                        scalars[k, i, code.scalar_state_at + j] = value
+                    for j, piece in enumerate(state.tensor[i]):
+                        tensors[k, j, lo:hi] = np.asarray(piece).reshape(-1)
+
+
+def _widths(state: RuleState, n_tensors: int) -> tuple[int, int]:
+    """Scalar and tensor states for each parameter tensor; −1 where tensors differ or are missing."""
+    widths = []
+    for rows in (state.scalar, state.tensor):
+        found = {len(row) for row in rows}
+        widths.append(found.pop() if len(rows) == n_tensors and len(found) == 1 else -1 if n_tensors else 0)
+    return widths[0], widths[1]
+
+
+def _aligned(n: int, real: Any) -> Array:
+    """n zeros that start at a cache line."""
+    item = np.dtype(real).itemsize
+    raw = np.zeros(n + 64 // item, real)
+    skipped = -raw.ctypes.data % 64 // item
+    return raw[skipped : skipped + n]
+
+
+def _orthogonalize(x: Array) -> Array:
+    """The table's `orthogonalize` for a stack of matrices, (n, rows, columns)."""
+    a, b, c = (x.dtype.type(k) for k in ops.NEWTON_SCHULZ)
+    tall = x.shape[1] > x.shape[2]
+    wide = np.ascontiguousarray(x.transpose(0, 2, 1) if tall else x)
+    squares = np.square(wide, dtype=np.float64).reshape(len(wide), -1)
+    norm = np.sqrt(squares.sum(axis=1)).astype(x.dtype)
+    y = wide / np.maximum(norm, x.dtype.type(ops.NEWTON_SCHULZ_EPS))[:, None, None]
+    for _ in range(ops.NEWTON_SCHULZ_STEPS):
+        gram = y @ y.transpose(0, 2, 1)
+        y = a * y + (b * gram + c * (gram @ gram)) @ y
+    return y.transpose(0, 2, 1) if tall else y
+
+
+_MATRIX_OPS: dict[str, Callable[[Array], Array]] = {"orthogonalize": _orthogonalize}
