@@ -118,8 +118,10 @@ def _is_mask(row: Op) -> bool:
     return row.symbol in ("<", "<=", ">", ">=", "==", "!=")
 
 
-def _role(row: Op, index: int) -> Type | None:
+def _role(row: Op, index: int, place: int | None) -> Type | None:
     name = row.param_names[index]
+    if place is None and row.name == "pow":
+        return None  # a tensor's exponent is a constant, but numbers form `beta ** t`
     return _ROLES.get((row.name, name)) or _ROLE_NAMES.get(name)
 
 
@@ -156,7 +158,7 @@ def _forms_of(row: Op) -> list[Form]:
             continue
         args: list[Type] = [kind for kind in plain if kind is not None]
         name = f"{row.name}.{'n' if place is None else place}"
-        roles = [_role(row, i) for i in range(row.arity)]
+        roles = [_role(row, i, place) for i in range(row.arity)]
         if any(roles):
             narrow = [
                 kind if role is None else _narrowed(kind, role)
@@ -190,21 +192,19 @@ LEAF_TYPES: dict[str, Type] = {name: leaf_type(name) for name in TERMINALS}
 HOST_TERMINALS: frozenset[str] = frozenset(HOST_LEAVES)
 
 
-def form_for(op: str, kinds: tuple[Type, ...], fits_role: tuple[bool, ...]) -> Form:
-    """The form for an op applied to tensors and numbers.
+def place_of(kinds: tuple[Type, ...]) -> int | None:
+    """Index of the first tensor among an op's arguments; None where all are numbers."""
+    return next((i for i, kind in enumerate(kinds) if issubclass(kind, Tensor)), None)
 
-    Args:
-        op: name in the op table.
-        kinds: Tensor or Number for each argument.
-        fits_role: whether each argument fits the role of its parameter; True where it has none.
-    """
-    place = next((str(i) for i, kind in enumerate(kinds) if issubclass(kind, Tensor)), "n")
-    name = f"{op}.{place}"
-    if name in FORMS and all(fits_role):
+
+def form_for(op: str, place: int | None, fits_roles: bool) -> Form:
+    """The form for an op whose first tensor argument stands at `place`, strict where the roles fit."""
+    name = f"{op}.{'n' if place is None else place}"
+    if name in FORMS and fits_roles:
         return FORMS[name]
     return FORMS.get(name + "~") or FORMS[name]
 
 
-def role_of(op: str, index: int) -> Type | None:
+def role_of(op: str, index: int, place: int | None) -> Type | None:
     """The role of a parameter: a constant's type, Mask, or None."""
-    return _role(OPS[op], index)
+    return _role(OPS[op], index, place)

@@ -27,6 +27,7 @@ from ruleforge.search.forms import (
     Type,
     constant_fits,
     form_for,
+    place_of,
     role_of,
 )
 from ruleforge.search.lines import Genome, Line, Role
@@ -139,16 +140,16 @@ class _Reading:
 
     def _emit(self, root: Expr, named: Mapping[Expr, int], at: Mapping[int, int]) -> list[Node]:
         out: list[Node] = []
-        pending: list[tuple[Expr, str, int]] = [(root, "", 0)]
+        pending: list[tuple[Expr, str, int, Type | None]] = [(root, "", 0, None)]
         while pending:
-            item, parent, place = pending.pop()
+            item, parent, index, role = pending.pop()
             if item in named:
                 out.append(bridge.ref(named[item], True, self.kinds[item]))
             elif item.op == "state":
                 out.append(bridge.ref(at[int(item.value or 0)], False, self.kinds[item]))
             elif item.op == "const" and item.value is not None:
                 value = float(item.value)
-                out.append(bridge.const(value, constant_type(value, parent, place)))
+                out.append(bridge.const(value, constant_type(value, parent, index, role)))
             elif not item.args:
                 out.append(bridge.leaf(item.op))
             else:
@@ -157,9 +158,11 @@ class _Reading:
                     op, args = "square", args[:1]
                 elif op in COMMUTATIVE and self.kinds[args[0]] is Number:
                     args = args[::-1]  # the tensor first, as variation would write it
-                fits = tuple(self._fits(role_of(op, i), arg, named) for i, arg in enumerate(args))
-                out.append(bridge.call(form_for(op, tuple(self.kinds[arg] for arg in args), fits).name))
-                pending += [(arg, op, i) for i, arg in reversed(list(enumerate(args)))]
+                place = place_of(tuple(self.kinds[arg] for arg in args))
+                roles = [role_of(op, i, place) for i in range(len(args))]
+                fits = all(self._fits(role, arg, named) for role, arg in zip(roles, args, strict=True))
+                out.append(bridge.call(form_for(op, place, fits).name))
+                pending += [(arg, op, i, roles[i]) for i, arg in reversed(list(enumerate(args)))]
         return out
 
     def _fits(self, role: Type | None, arg: Expr, named: Mapping[Expr, int]) -> bool:
@@ -170,13 +173,12 @@ class _Reading:
         return arg.op == "const" and constant_fits(float(arg.value or 0), role)
 
 
-def constant_type(value: float, parent: str, place: int) -> Type:
-    """The type of a constant by its role, or by its size where it has none."""
-    role = role_of(parent, place) if parent else None
+def constant_type(value: float, parent: str, index: int, role: Type | None) -> Type:
+    """The type of a constant by its role, or by its size and its op where it has none."""
     if role in (Beta, Eps, Scale, Low) and constant_fits(value, role):
         return role
     if 0 < value <= 1e-3 and parent in ("add", "maximum", "ratio"):
         return Eps
-    if 0.5 < value < 1 and (parent, place) in (("pow", 0), ("mul", 0), ("mul", 1)):
+    if 0.5 < value < 1 and (parent, index) in (("pow", 0), ("mul", 0), ("mul", 1)):
         return Beta
     return Scale

@@ -69,7 +69,7 @@ REACHABLE = {
     "lion2023": ["lion", "sgd", "signsgd"],
     "adaptive": ["adam", "adagrad", "rmsprop", "amsgrad_max_of_debiased"],
     "momentum_sign": ["lion", "signum", "nesterov", "powersign"],
-    "full": ["adam", "lion", "muon", "adan"],
+    "full": ["adam", "lion", "muon", "adabelief", "nadam_simple"],
 }
 
 
