@@ -63,10 +63,11 @@ def _where(c: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
     return torch.where(torch.isnan(c), c, torch.where(c != 0, a, b))
 ''',
     "_mask": '''
-def _mask(holds: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
+def _mask(holds: Tensor | bool, a: Tensor | float, b: Tensor | float) -> Tensor:
     """1 where a comparison of a and b holds, else 0; NaN where either is NaN."""
-    unknown = (a != a) | (b != b)
-    return holds.to(torch.result_type(a, b)).masked_fill(unknown, torch.nan)
+    unknown = torch.isnan(torch.as_tensor(a)) | torch.isnan(torch.as_tensor(b))
+    mask = torch.as_tensor(holds).to(torch.result_type(a, b))
+    return mask.masked_fill(unknown, torch.nan)
 ''',
     **{name: _torch_compare(name, symbol) for name, symbol in _COMPARE.items()},
     "_mean": '''

@@ -43,8 +43,8 @@ _MASK = Range(0.0, 1.0, False)
 _LEAVES = {
     "t": Range(1.0, 2.0**53, False),
     "first": _MASK,
-    "lr": Range(0.0, _INF, False),
-    "lr0": Range(0.0, _INF, False),
+    "lr": Range(0.0, 1e100, False),
+    "lr0": Range(0.0, 1e100, False),
     "progress": Range(2.0**-53, 1.0, False),
 }
 
@@ -100,7 +100,7 @@ def _mul(a: Range, b: Range) -> Range:
 
 
 def _pow(a: Range, b: Range) -> Range:
-    return _corners("pow", a, b) if a.low > 0 else ANY
+    return _corners("pow", a, b) if a.low > 0 or (a.low == 0 and b.low > 0) else ANY
 
 
 def _sqrt(x: Range) -> Range:

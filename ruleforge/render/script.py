@@ -226,10 +226,15 @@ class _Maker:
         length = len(writer.value(root))
         if length <= self.plan.width:
             return None
-        parts = [item for item in self._inside(root) if item is not root]
-        sizes = {item: len(writer.write(item)) for item in parts}
-        best = min(parts, key=lambda item: abs(sizes[item] - length / 2), default=None)
-        return best if best is not None and sizes[best] > 12 else None
+        parts = {item: len(writer.write(item)) for item in self._inside(root) if item is not root}
+        denominators = {item.args[1] for item in self._inside(root) if item.op == "div"}
+
+        def distance(item: Expr) -> float:
+            """From the middle; a denominator may lie further off, because its name says what it is."""
+            return abs(parts[item] - length / 2) - (length / 6 if item in denominators else 0)
+
+        best = min(parts, key=distance, default=None)
+        return best if best is not None and parts[best] > 12 else None
 
     def _slot(self, index: int) -> Slot:
         return next(slot for slot in self.slots if slot.index == index)
