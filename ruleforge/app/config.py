@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, Final, NamedTuple, Union, get_args, get_origin
+from typing import Any, Final, NamedTuple, TypeAlias, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -35,6 +35,8 @@ __all__ = [
     "resolved_toml",
 ]
 
+Overrides: TypeAlias = Sequence[str] | Mapping[str, Any]
+
 MAX_BYTES: Final = 256 * 1024
 CONFIG_FOLDER: Final = "search_configs"
 _PROJECT: Final = Path(__file__).resolve().parents[2]
@@ -44,13 +46,13 @@ _SCHEMA_LINE: Final = "#:schema ../docs/search_config.schema.json\n"
 # Reading
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: str | Path, overrides: Overrides = ()) -> Config:
     """Read a search config.
 
     Args:
         path: a TOML file, or the name of one in search_configs/.
         overrides: assignments such as "search.population=50", read as TOML values where they are
-            such, as text otherwise.
+            such, as text otherwise; or a dict from dotted keys to values.
 
     Raises:
         ConfigError: all faults in one message, with file, line and column where they have one.
@@ -110,7 +112,7 @@ def _folders() -> tuple[Path, Path]:
 
 def parse_config(
     source: str | Mapping[str, Any],
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     *,
     file: str = "config",
     folder: str | Path = "",
@@ -119,7 +121,7 @@ def parse_config(
 
     Args:
         source: TOML text, or what reading it would give.
-        overrides: assignments such as "search.population=50".
+        overrides: as in `load_config`.
         file: named in errors.
         folder: from which paths count, unless the config says otherwise itself.
 
@@ -133,7 +135,10 @@ def parse_config(
         places, lines = find_places(source), source.splitlines()
     else:
         data = copy.deepcopy(dict(source))
-    changed = [_apply(data, each) for each in overrides]
+    if isinstance(overrides, Mapping):
+        changed = [_assign(data, name, value, f"{name} = {value!r}") for name, value in overrides.items()]
+    else:
+        changed = [_apply(data, each) for each in overrides]
     if isinstance(data.get("folder", ""), str):
         data["folder"] = str((Path(folder) / data.get("folder", "")).absolute())
     try:
@@ -173,8 +178,7 @@ def _read_toml(text: str, file: str) -> dict[str, Any]:
 def _apply(data: dict[str, Any], override: str) -> tuple[KeyPath, str]:
     """Set one key from the command line; the path that was set, and the override."""
     name, equals, text = override.partition("=")
-    path = tuple(part.strip() for part in name.split("."))
-    if not equals or not all(path):
+    if not equals or not name.strip():
         raise ConfigError(
             f"--set {override!r} is no assignment", hint="write key=value, such as search.population=50"
         )
@@ -182,16 +186,24 @@ def _apply(data: dict[str, Any], override: str) -> tuple[KeyPath, str]:
         value = tomllib.loads(f"value = {text.strip()}")["value"]
     except (ValueError, RecursionError):
         value = text.strip()
+    return _assign(data, name, value, f"--set {override}")
+
+
+def _assign(data: dict[str, Any], name: str, value: Any, told_as: str) -> tuple[KeyPath, str]:
+    """Set one key by its dotted name; the path that was set, and how faults in it are named."""
+    path = tuple(part.strip() for part in name.split("."))
+    if not all(path):
+        raise ConfigError(f"{told_as}: {name!r} is no key", hint="write a dotted key: search.population")
     table = data
     for part in path[:-1]:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
             raise ConfigError(
-                f"--set {override!r}: {part!r} holds a value, not a table of keys",
-                hint="a list is replaced as a whole, such as training.seeds=3 or search.seed_rules=[]",
+                f"{told_as}: {part!r} holds a value, not a table of keys",
+                hint="a list is replaced as a whole, such as search.seed_rules=[]",
             )
     table[path[-1]] = value
-    return path, override
+    return path, told_as
 
 
 # Telling faults
@@ -327,7 +339,7 @@ def _as_error(
     for fault in faults:
         override = next((text for path, text in changed.items() if fault.path[: len(path)] == path), None)
         if override is not None:
-            told.append((None, f"--set {override}", fault))
+            told.append((None, override, fault))
             continue
         path = fault.path
         while path and path not in places:

@@ -181,8 +181,8 @@ def print_comparison(result: Record) -> None:
     title = f"Speed-up over {reference}{where}{seeds}; ×1.30: the same loss in 1/1.30 of the steps"
     print_table(columns, rows, title=title, right=columns[2:-2])
     say()
-    columns = ("rule", f"vs {reference}", "worst", "vs oracle", "vs adam", "verdict")
-    rows = [
+    headings = ("rule", f"vs {reference}", "worst", "vs oracle", "vs adam", "verdict")
+    overall = [
         (
             rule["name"],
             speedup_cell(rule["overall"], with_interval=True),
@@ -193,7 +193,7 @@ def print_comparison(result: Record) -> None:
         )
         for rule in compared
     ]
-    print_table(columns, rows, title="Over all workloads, with 95 % intervals", right=columns[1:-1])
+    print_table(headings, overall, title="Over all workloads, with 95 % intervals", right=headings[1:-1])
     for warning in result.get("warnings") or ():
         remark(f"warning: {warning}")
 

@@ -53,8 +53,8 @@ LATER_OBJECTIVES: Final = (
 # Measured by a clock, so two equal runs differ in them.
 TIME_OBJECTIVES: Final = ("time", "wall_time", "wall_s", "step_time", "latency", "throughput")
 
-STRATEGIES: Final = ("nsga2", "random")
-LATER_STRATEGIES: Final = ("aging", "islands", "hyper_only")
+STRATEGIES: Final = ("nsga2", "aging", "hyper_only", "random")
+LATER_STRATEGIES: Final = ("islands",)
 DEFAULT_GENERATIONS: Final = 40
 
 
@@ -62,7 +62,8 @@ class Search(Table):
     """How the space of rules is searched, and when it ends."""
 
     strategy: str = Field(default="nsga2", json_schema_extra={"enum": [*STRATEGIES]})
-    """nsga2: Pareto selection with variation; random: fresh draws only, the control."""
+    """nsga2: Pareto selection with variation; aging: the oldest die, the best of a few breed;
+    hyper_only: constants of the seed rules alone; random: fresh draws alone, the control."""
     population: int = Field(default=200, ge=2, le=100_000)
     """Individuals alive at a time, and rules proposed per generation."""
     generations: int | None = Field(default=None, ge=1)

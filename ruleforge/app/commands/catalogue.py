@@ -23,7 +23,7 @@ def rules(family: str | None, as_json: bool) -> None:
     families = list(dict.fromkeys(each.family for each in known))
     if family is not None and family not in families:
         raise InputError(f"there is no family {family!r}", hint=f"families: {', '.join(families)}")
-    records = []
+    records: list[dict[str, Any]] = []
     for each in known:
         if family is not None and each.family != family:
             continue

@@ -22,7 +22,8 @@ GRAMMAR_KEYS: Final = frozenset({"ops", "number_ops", "sugar", "terminals", "con
 def validate(context: click.Context, files: tuple[str, ...], as_json: bool) -> None:
     """Check rule, grammar, config and task files.
 
-    Rules end in .rule, grammars and configs in .toml, tasks in .py (or .py:factory). A task file is Python: checking it imports it, which runs it.
+    Rules end in .rule, grammars and configs in .toml, tasks in .py (or .py:factory). A task file is
+    Python: checking it imports it, which runs it.
     """
     from ruleforge.app.display import print_json, remark, say
     from ruleforge.errors import RuleforgeError

@@ -26,14 +26,14 @@ def show(target: str, latex: bool, as_json: bool) -> None:
 
     found = resolve_target(target)
     if latex and not as_json:
-        from ruleforge.render.latex import latex_of
+        from ruleforge.render.latex import latex as latex_of
 
         say(latex_of(found.text))
         return
     record = describe(found)
     if as_json:
         if latex:
-            from ruleforge.render.latex import latex_of
+            from ruleforge.render.latex import latex as latex_of
 
             record["latex"] = latex_of(found.text)
         print_json(record)

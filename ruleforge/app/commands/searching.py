@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +52,7 @@ def search(
     """
     from ruleforge.app.config import load_config
     from ruleforge.app.display import print_json
+    from ruleforge.app.folders import fresh_folder, require_writable
     from ruleforge.app.progress import make_progress
     from ruleforge.app.reports import print_estimate
 
@@ -138,48 +138,6 @@ def _run(
         print_json(result)
     else:
         print_search(result)
-
-
-def fresh_folder(name: str, seed: int) -> Path:
-    """A folder under results/ that does not exist: NAME-seedN-DATE-TIME."""
-    from ruleforge.app.targets import RESULTS
-
-    stem = f"{name}-seed{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder, number = RESULTS / stem, 1
-    while folder.exists():
-        number += 1
-        folder = RESULTS / f"{stem}-{number}"
-    return folder
-
-
-def require_writable(folder: Path) -> None:
-    """Find out before the work starts whether a run folder can be made there; leaves nothing behind.
-
-    Raises:
-        StoreError: something is there already, or its parent cannot be written.
-    """
-    import tempfile
-
-    from ruleforge.errors import StoreError
-    from ruleforge.store.store import refuse_occupied
-
-    refuse_occupied(folder)
-    parent = folder.absolute()
-    while not parent.is_dir():
-        if parent.exists() or parent.is_symlink():
-            raise StoreError(
-                "a file stands where a folder is needed", file=str(parent), hint="choose another --out"
-            )
-        parent = parent.parent
-    try:
-        with tempfile.TemporaryFile(dir=parent):
-            pass
-    except OSError as error:
-        raise StoreError(
-            f"cannot make a run folder in it: {error.strerror or error}",
-            file=str(parent),
-            hint="choose another folder with --out, or check its permissions and the free space",
-        ) from None
 
 
 COMMANDS = (search, resume)
