@@ -132,14 +132,20 @@ def tune_baselines(
     found = {at: record for at, key in keys.items() if (record := shipped.get(key) or cached.get(key))}
     origin = "shipped" if all(keys[at] in shipped for at in keys) else "cached"
     computed: dict[str, Any] = {}
+    missing: dict[tuple[str, ...], list[Workload]] = {}
     for workload in workloads:
-        missing = [name for name in rules if (workload.name, name) not in found]
-        if missing:
-            origin = "computed"
-            say(f"tuning {len(missing)} baselines on {workload.name} ({protocol.steps(workload)} steps)")
-            rows = evaluate([texts[name] for name in missing], [workload], protocol, plan, workers, done)
-            for name, row in zip(missing, rows, strict=True):
-                found[workload.name, name] = computed[keys[workload.name, name]] = outcome_to_json(row[0])
+        names = tuple(name for name in rules if (workload.name, name) not in found)
+        if names:
+            missing.setdefault(names, []).append(workload)
+    for names, places in missing.items():
+        origin = "computed"
+        steps = sorted({protocol.steps(w) for w in places})
+        say(f"tuning {len(names)} baselines for {'–'.join(map(str, steps))} steps: {', '.join(w.name for w in places)}")
+        rows = evaluate([texts[name] for name in names], places, protocol, plan, workers, done)
+        for name, row in zip(names, rows, strict=True):
+            for outcome in row:
+                at = (outcome.workload, name)
+                found[at] = computed[keys[at]] = outcome_to_json(outcome)
     if computed:
         _keep(computed, say)
     outcomes = {w.name: {name: outcome_from_json(found[w.name, name]) for name in rules} for w in workloads}

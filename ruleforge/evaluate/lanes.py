@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ruleforge.tasks import Workload
 
 N_SAMPLES = 20
+MIN_SPACING = 4
 IDLE_RULE = "update = g\n"
 
 
@@ -87,8 +88,13 @@ class ChunkResult:
 
 
 def sample_steps(n_steps: int) -> tuple[int, ...]:
-    """Steps after which the validation loss is read: 0, the last, and evenly between."""
-    return tuple(sorted({round(k * n_steps / N_SAMPLES) for k in range(N_SAMPLES + 1)}))
+    """Steps after which the validation loss is read: 0, the last, and evenly between.
+
+    Twenty times a run, but no closer than every fourth step: on a short rung reading would cost more
+    than training.
+    """
+    count = max(1, min(N_SAMPLES, n_steps // MIN_SPACING))
+    return tuple(sorted({round(k * n_steps / count) for k in range(count + 1)}))
 
 
 def pack(rules: list[RuleLanes], size: int) -> list[tuple[RuleLanes, ...]]:

@@ -77,8 +77,8 @@ def probe(texts: Sequence[str]) -> list[ProbeResult]:
     answers = _answers(rules)
     results = []
     for rule, answer in zip(rules, answers, strict=True):
-        size = float(np.sqrt(np.mean(np.square(answer))))
-        if not np.isfinite(answer).all():
+        size = _rms(answer)
+        if not np.isfinite(size):
             results.append(ProbeResult((), "non-finite update on the probe streams"))
         elif size < 1e-30 or np.ptp(answer) <= 1e-12 * size:
             results.append(ProbeResult((), "the update is zero or constant on the probe streams"))
@@ -86,12 +86,18 @@ def probe(texts: Sequence[str]) -> list[ProbeResult]:
             fixed = rule.reads("w") or rule.reads("lr")
             scaled = answer if fixed else answer / size
             results.append(ProbeResult(tuple(float(v) for v in scaled.reshape(-1) @ _projection()), ""))
-    sizes = [float(np.sqrt(np.mean(np.square(a[0])))) for a in answers]
+    sizes = [_rms(answer[0]) for answer in answers]
     alive = [i for i, result in enumerate(results) if not result.reason]
     for i, falls in zip(alive, _descends([rules[i] for i in alive], [sizes[i] for i in alive]), strict=True):
         if not falls:
             results[i] = ProbeResult(results[i].fingerprint, "does not descend on a quadratic at any lr")
     return results
+
+
+def _rms(values: Array) -> float:
+    """Root mean square; not finite where a value, or its square, is not."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.sqrt(np.mean(np.square(values))))
 
 
 def _groups(rules: Sequence[Rule], n_lanes: int) -> list[LaneGroup]:

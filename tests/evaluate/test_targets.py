@@ -29,9 +29,14 @@ def falling(rate: float) -> np.ndarray:
 
 
 def test_curves_are_sampled_at_least_twenty_times() -> None:
-    for n_steps in (20, 24, 120, 200, 1000):
+    for n_steps in (80, 120, 200, 1000):
         steps = sample_steps(n_steps)
         assert steps[0] == 0 and steps[-1] == n_steps and len(steps) >= 21
+
+
+def test_short_rungs_are_read_every_fourth_step() -> None:
+    assert sample_steps(24) == (0, 4, 8, 12, 16, 20, 24)
+    assert sample_steps(1) == (0, 1)
 
 
 def test_twice_as_fast_is_a_speedup_of_two() -> None:

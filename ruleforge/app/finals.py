@@ -1,0 +1,188 @@
+"""The end of a search: finalists on fresh seeds, the champion, and the report.
+
+Finalists are the best candidates of the full rung. They and the baselines are tuned again, alike,
+and scored on seeds that no choice has seen, on the search suite and on the validation suite. The
+champion is the finalist with the best validation speed-up; so its validation figure is the best
+of a few, and the unbiased look is `ruleforge compare RUN --suite held_out`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ruleforge.app.identity import KnownAs, identify
+from ruleforge.core.text import RuleText, parse
+from ruleforge.evaluate.baselines import Baselines, tune_baselines
+from ruleforge.evaluate.evaluator import Outcome, Protocol, evaluate
+from ruleforge.evaluate.lanes import Plan
+from ruleforge.evaluate.statistics import Summary
+from ruleforge.evaluate.workers import Workers
+from ruleforge.tasks import Workload
+
+Phase = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Suites:
+    """The workloads of a final: search ones first, then validation ones that are not among them."""
+
+    search: tuple[Workload, ...]
+    validation: tuple[Workload, ...]
+
+    @property
+    def all(self) -> tuple[Workload, ...]:
+        names = {w.name for w in self.search}
+        return (*self.search, *(w for w in self.validation if w.name not in names))
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A candidate in the final.
+
+    Attributes:
+        id: candidate number in the run.
+        rule: its rule.
+        known_as: its name, if it has one.
+        outcomes: workload name → outcome, on fresh seeds.
+        search, validation: standing against the three references.
+    """
+
+    id: int
+    rule: RuleText
+    known_as: KnownAs
+    outcomes: Mapping[str, Outcome]
+    search: Mapping[str, Summary]
+    validation: Mapping[str, Summary]
+
+    @property
+    def merit(self) -> float:
+        """Validation speed-up over the best single baseline; the search suite's where there is none."""
+        for standing in (self.validation, self.search):
+            value = standing["vs_best_single"].speedup
+            if value is not None:
+                return value
+        return 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        rule = self.rule.rule
+        return {
+            "id": self.id,
+            "text": str(self.rule),
+            "nodes": rule.nodes,
+            "states": rule.canonical.slots,
+            "known_as": str(self.known_as),
+            "speedup": {"search": standing_json(self.search), "validation": standing_json(self.validation)},
+            "workloads": {name: _outcome_json(outcome) for name, outcome in self.outcomes.items()},
+        }
+
+
+def standing_json(standing: Mapping[str, Summary]) -> dict[str, Any]:
+    return {name: summary.as_json() for name, summary in standing.items()}
+
+
+def _outcome_json(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "lr": outcome.lr,
+        "schedule": outcome.setting.schedule if outcome.setting else None,
+        "final_loss": outcome.final_loss,
+        "metric": outcome.metric,
+        "diverged": outcome.n_diverged,
+        "lanes": outcome.n_lanes,
+    }
+
+
+def run_final(
+    candidates: Mapping[int, str],
+    baselines: Mapping[str, RuleText],
+    suites: Suites,
+    protocol: Protocol,
+    plan: Plan,
+    workers: Workers,
+    phase: Phase,
+    say: Callable[[str], None],
+) -> tuple[list[Finalist], Baselines]:
+    """Tune and score finalists and baselines on fresh seeds.
+
+    Args:
+        candidates: candidate number → rule text.
+        baselines: rules by name.
+        suites: where.
+        protocol, plan, workers: the same for both.
+        phase: told the progress.
+        say: told what is computed.
+
+    Returns:
+        Finalists, best first, and the tuned baselines.
+    """
+    tuned = tune_baselines(
+        baselines, suites.all, protocol, plan, workers, say=say,
+        done=lambda k, n: phase("tuning baselines", k, n),
+    )  # fmt: skip
+    rows = evaluate(
+        list(candidates.values()), suites.all, protocol, plan, workers,
+        lambda k, n: phase("scoring finalists", k, n),
+    )  # fmt: skip
+    finalists = []
+    for (number, text), row in zip(candidates.items(), rows, strict=True):
+        outcomes = {outcome.workload: outcome for outcome in row}
+        rule = parse(text)
+        finalists.append(
+            Finalist(
+                number, rule, identify(rule.rule), outcomes,
+                _standing(tuned, outcomes, suites.search), _standing(tuned, outcomes, suites.validation),
+            )
+        )  # fmt: skip
+    finalists.sort(key=lambda f: (-f.merit, f.rule.rule.nodes, f.id))
+    return finalists, tuned
+
+
+def _standing(
+    tuned: Baselines, outcomes: Mapping[str, Outcome], places: Sequence[Workload]
+) -> dict[str, Summary]:
+    return restricted(tuned, places).standing({w.name: outcomes[w.name] for w in places})
+
+
+def restricted(tuned: Baselines, places: Sequence[Workload]) -> Baselines:
+    """The baselines on some of their workloads."""
+    names = [w.name for w in places]
+    return Baselines(
+        {n: tuned.outcomes[n] for n in names}, {n: tuned.targets[n] for n in names}, tuned.origin
+    )
+
+
+def baselines_json(tuned: Baselines, suites: Suites) -> list[dict[str, Any]]:
+    """A row a baseline, best on the search suite first."""
+    names = next(iter(tuned.outcomes.values()))
+    rows = []
+    for name in names:
+        outcomes = {w: rules[name] for w, rules in tuned.outcomes.items()}
+        rows.append(
+            {
+                "name": name,
+                "speedup": {
+                    "search": standing_json(_standing(tuned, outcomes, suites.search)),
+                    "validation": standing_json(_standing(tuned, outcomes, suites.validation)),
+                },
+                "workloads": {w: _outcome_json(o) for w, o in outcomes.items()},
+            }
+        )
+    return sorted(rows, key=lambda row: -(row["speedup"]["search"]["vs_oracle"]["speedup"] or 0.0))
+
+
+def carries_over(champion: Finalist) -> str:
+    """Whether the win on the search suite carries over, in one plain sentence."""
+    search, validation = (s["vs_best_single"] for s in (champion.search, champion.validation))
+    if search.speedup is None or search.ci is None:
+        return "Nothing could be compared on the search suite."
+    if validation.speedup is None or validation.ci is None:
+        return "There is no validation suite to say whether it carries over."
+    if search.speedup <= 1:
+        return "It does not beat the best single tuned baseline on the search suite."
+    gain = f"×{search.speedup:.2f} on the search suite, ×{validation.speedup:.2f} on validation"
+    if validation.ci[0] > 1:
+        return f"The win carries over: {gain}."
+    if validation.speedup > 1:
+        return f"It may carry over, but the interval on validation includes ×1.00: {gain}."
+    return f"The win does NOT carry over: {gain}. It is good on the search tasks alone."

@@ -1,0 +1,139 @@
+"""From a config to what a run works with: plan, rungs, limits. One place decides each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ruleforge.app.schema import Config
+from ruleforge.backends import fastest_plane
+from ruleforge.core.text import RuleText
+from ruleforge.evaluate.baselines import Baselines
+from ruleforge.evaluate.evaluator import FINAL_SEED, SCORE_SEED, Protocol
+from ruleforge.evaluate.funnel import Limits, Rung
+from ruleforge.evaluate.lanes import Plan
+from ruleforge.search.grammar import load_grammar
+from ruleforge.search.strategies import Setup, Strategy, make_strategy
+from ruleforge.search.variation import DEFAULT_WEIGHTS
+from ruleforge.tasks import Workload
+
+DEFAULT_LRS = (1e-4, 1.0, 9)
+TYPICAL_LR = 1e-2
+
+
+def make_plan(config: Config, backend: str = "auto") -> Plan:
+    """The execution plan that a run records."""
+    training = config.training
+    plane = backend if backend != "auto" else training.update_plane
+    return Plan(
+        chunk_lanes=training.chunk_lanes,
+        update_plane=fastest_plane() if plane == "auto" else plane,
+        gradient_plane="eager" if training.gradient_plane == "auto" else training.gradient_plane,
+        weight_decay=training.weight_decay,
+        gradient_clip=training.gradient_clip,
+    )
+
+
+def grid(low: float, high: float, points: int) -> tuple[float, ...]:
+    """Relative learning rates, evenly spaced on a log scale."""
+    return tuple(float(v) for v in np.geomspace(low, high, points)) if points > 1 else (float(low),)
+
+
+def coarse(lrs: Sequence[float], points: int) -> tuple[float, ...]:
+    """A few learning rates out of a grid, around where normalised steps usually do best."""
+    if points >= len(lrs):
+        return tuple(lrs)
+    middle = min(range(len(lrs)), key=lambda i: abs(np.log(lrs[i] / TYPICAL_LR)))
+    stride = 2 if 2 * (points - 1) < len(lrs) else 1
+    start = max(0, min(middle - stride * (points // 2), len(lrs) - 1 - stride * (points - 1)))
+    return tuple(lrs[start + stride * k] for k in range(points))
+
+
+def rung_protocols(config: Config, workloads: Sequence[Workload]) -> list[tuple[tuple[Workload, ...], Protocol, float]]:
+    """Workloads, protocol and promoted share of each rung; the full budget comes last."""
+    training = config.training
+    lrs = grid(training.lrs.low, training.lrs.high, training.lrs.points)
+    ladder: list[tuple[tuple[Workload, ...], Protocol, float]] = []
+    for rung in training.rungs:
+        places = tuple(workloads[: rung.workloads])
+        n_steps = min(rung.steps, *(w.steps for w in places))
+        ladder.append((places, Protocol(coarse(lrs, rung.lrs), ("constant",), n_steps), rung.promote))
+    scored = tuple(SCORE_SEED + k for k in range(training.seeds))
+    ladder.append((tuple(workloads), Protocol(lrs, tuple(training.schedules), score_seeds=scored), 1.0))
+    return ladder
+
+
+def final_protocol(config: Config) -> Protocol:
+    """How finalists and baselines are compared: the whole grid, widened, on seeds not used before."""
+    training = config.training
+    return Protocol(
+        grid(training.lrs.low, training.lrs.high, training.lrs.points),
+        tuple(training.schedules),
+        score_seeds=tuple(FINAL_SEED + k for k in range(training.score_seeds)),
+        widen=True,
+    )
+
+
+def make_rungs(
+    ladder: Sequence[tuple[tuple[Workload, ...], Protocol, float]], baselines: Sequence[Baselines]
+) -> list[Rung]:
+    return [
+        Rung(places, protocol, tuned, share)
+        for (places, protocol, share), tuned in zip(ladder, baselines, strict=True)
+    ]
+
+
+def make_limits(config: Config) -> Limits:
+    return Limits(
+        nodes=config.limits.nodes,
+        states=config.limits.states,
+        flops_per_weight=config.limits.flops_per_weight,
+        bytes_per_weight=config.limits.bytes_per_weight,
+    )
+
+
+def baseline_rules(config: Config) -> dict[str, RuleText]:
+    """The baselines' rules by name."""
+    return {entry.name: entry.rule() for entry in config.baselines.rules}
+
+
+def default_grid() -> tuple[float, ...]:
+    return grid(*DEFAULT_LRS)
+
+
+def lane_steps(ladder: Sequence[tuple[tuple[Workload, ...], Protocol, float]], n_rules: int) -> list[int]:
+    """Lane-steps that each rung costs when `n_rules` enter the first."""
+    costs = []
+    going = n_rules
+    for places, protocol, share in ladder:
+        lanes = len(protocol.grid()) + len(protocol.score_seeds)
+        costs.append(going * lanes * sum(protocol.steps(w) for w in places))
+        going = max(1, round(share * going))
+    return costs
+
+
+def search_strategy(config: Config) -> Strategy:
+    """The strategy that a config names, on its grammar within its limits."""
+    named = config.grammar
+    grammar = load_grammar(str(Path(config.folder) / named) if named.endswith(".toml") else named)
+    own = grammar.limits
+    grammar = grammar.with_limits(
+        nodes=min(own.nodes, config.limits.nodes), states=min(own.states, config.limits.states), depth=own.depth
+    )
+    others = sum(weight for name, weight in DEFAULT_WEIGHTS.items() if name != "crossover")
+    share = min(config.search.crossover, 0.99)
+    weights = {**DEFAULT_WEIGHTS, "crossover": others * share / (1 - share)}
+    return make_strategy(
+        config.search.strategy,
+        Setup(
+            grammar=grammar,
+            directions=("max",) if config.signed_weights is not None else tuple(config.axes.values()),
+            population=config.search.population,
+            seed=config.seed,
+            seeds=tuple((entry.name, entry.rule().rule) for entry in config.search.seed_rules),
+            immigrants=config.search.immigrants,
+            weights=weights,
+        ),
+    )
