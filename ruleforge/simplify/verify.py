@@ -1,0 +1,362 @@
+"""Whether two rules do the same: measured on gradient streams, in float64, by the reference backend.
+
+**Agreement.** At a point (stream, step, element) where the first rule gives `a`, the second `b`, and
+the relation the factor `c` (1 for "equal"):
+
+- `|b − c·a| ≤ 1e-10 · |c·a|` agrees;
+- else the first rule's own rounding error counts: `s`, its largest deviation over a few runs with every
+  rounding redrawn (see `rounding`). Within `64·s` the point agrees if that is small, `64·s ≤ 1e-4·|a|`;
+- within a larger `64·s` the point is *excused*: the first rule stands at a discontinuity or loses its
+  digits there, and would itself come out differently. More than 1 % excused points decide against;
+- everything else differs, and the first such point is the counter-example.
+
+**Where the first rule is not finite** it has diverged, and the second may do anything: that is what
+`x / x = 1` assumes. A second rule that is not finite where the first is, differs. Rules that are finite
+at fewer than a fifth of the points cannot be compared.
+
+**Scale.** "scale" allows one positive factor for all streams, elements and steps, because lr is tuned;
+one for each setting of the hyperparameters. It means nothing where lr is read, so it is refused there.
+
+**Hyperparameters.** Rules that declare the same ones are compared at their defaults and at two random
+settings; others at their own defaults. Other relations (after some steps, in the limit of small eps,
+under a change of hyperparameters) are not measured here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ruleforge.backends import reference
+from ruleforge.backends.reference import StepContext
+from ruleforge.core import expr as ex
+from ruleforge.core.ops import OPS
+from ruleforge.core.program import Program, compile_rule
+from ruleforge.core.rule import Hyper, Rule
+from ruleforge.errors import InputError
+from ruleforge.simplify.rounding import NoisyRun
+from ruleforge.simplify.streams import LR0, Streams, make_streams
+
+Relation = Literal["equal", "scale"]
+Array = NDArray[np.float64]
+
+RTOL = 1e-10
+SAFETY = 64.0
+ILL_CONDITIONED = 1e-4
+MAX_EXCUSED = 0.01
+MIN_DEFINED = 0.2
+NOISY_RUNS = 4
+HYPER_SETTINGS = 3
+
+
+@dataclass(frozen=True)
+class CounterExample:
+    """A point at which two rules differ.
+
+    Attributes:
+        stream: what kind of gradients.
+        step: from 1.
+        element: position among all elements of that stream.
+        first: the first rule's update.
+        second: the second rule's.
+        hypers: setting of the first rule's hyperparameters.
+    """
+
+    stream: str
+    step: int
+    element: int
+    first: float
+    second: float
+    hypers: tuple[float, ...] = ()
+
+    def __str__(self) -> str:
+        return (
+            f"stream {self.stream!r}, step {self.step}, element {self.element}: "
+            f"{self.first:.9g} against {self.second:.9g}"
+        )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a comparison found. True in a condition when the relation holds.
+
+    Attributes:
+        relation: what was asked.
+        holds: whether it was found so.
+        scale: the factor from the first rule's updates to the second's, at the defaults.
+        max_error: largest |b − c·a| of an agreeing point, relative to the largest |c·a| that its
+            element shows over all steps.
+        counter_example: where they differ, if they do.
+        excused: points left out as undecidable by rounding.
+        compared: points at which the first rule is finite.
+        reason: why it does not hold, in words; "" when it does.
+    """
+
+    relation: Relation
+    holds: bool
+    scale: float = 1.0
+    max_error: float = 0.0
+    counter_example: CounterExample | None = None
+    excused: int = 0
+    compared: int = 0
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return self.holds
+
+
+def verify(a: Rule, b: Rule, *, relation: Relation = "equal", seed: int = 0) -> Verdict:
+    """Compare two rules on random streams.
+
+    Args:
+        a: the rule that defines what is right.
+        b: the rule held to it.
+        relation: "equal", or "scale" for equal up to one positive factor.
+        seed: of the streams and of the hyperparameters' random settings.
+
+    Raises:
+        InputError: the relation is unknown.
+
+    Example:
+        >>> doubled = verify(Rule.parse("update = g"), Rule.parse("update = 2 * g"), relation="scale")
+        >>> doubled.holds, doubled.scale
+        (True, 2.0)
+    """
+    return Checker(a, seed=seed).check(b, relation)
+
+
+@dataclass
+class _Setting:
+    """The first rule at one setting of its hyperparameters, on one kind of streams."""
+
+    hypers: tuple[float, ...]
+    updates: Array  # (steps, points of a step)
+    spread: Array | None = None
+
+
+@dataclass
+class Checker:
+    """Holds many rules against one: its streams, updates and rounding errors are computed once.
+
+    Attributes:
+        rule: the rule that defines what is right.
+        seed: of the streams and settings.
+    """
+
+    rule: Rule
+    seed: int = 0
+    _streams: dict[bool, Streams] = field(default_factory=dict, repr=False)
+    _settings: dict[bool, list[_Setting]] = field(default_factory=dict, repr=False)
+
+    def check(self, other: Rule, relation: Relation = "equal") -> Verdict:
+        """Whether `other` stands in the relation to the rule."""
+        if relation not in ("equal", "scale"):
+            raise InputError(f"unknown relation {relation!r}", hint="one of 'equal', 'scale'")
+        if relation == "scale" and any(r.reads(leaf) for r in (self.rule, other) for leaf in ("lr", "lr0")):
+            reason = "a rule that reads lr has no free scale"
+            return Verdict(relation, False, reason=reason)
+        shaped = elements_meet(self.rule) or elements_meet(other)
+        streams = self._streams_of(shaped)
+        settings = self._settings_of(shaped)
+        if other.hypers != self.rule.hypers:
+            settings = settings[:1]
+        found: list[Verdict] = []
+        for setting in settings:
+            values = setting.hypers if other.hypers == self.rule.hypers else other.defaults
+            theirs = run_rule(other, values, streams)
+            found.append(self._compare(setting, theirs, relation, streams, shaped))
+            if not found[-1].holds:
+                return found[-1]
+        return Verdict(
+            relation, True, scale=found[0].scale, max_error=max(v.max_error for v in found),
+            excused=sum(v.excused for v in found), compared=sum(v.compared for v in found),
+        )  # fmt: skip
+
+    @property
+    def defined(self) -> float:
+        """Share of points at which the rule is finite, at its defaults."""
+        shaped = elements_meet(self.rule)
+        return float(np.mean(np.isfinite(self._settings_of(shaped)[0].updates)))
+
+    def _streams_of(self, shaped: bool) -> Streams:
+        if shaped not in self._streams:
+            self._streams[shaped] = make_streams(self.seed, shaped=shaped)
+        return self._streams[shaped]
+
+    def _settings_of(self, shaped: bool) -> list[_Setting]:
+        if shaped not in self._settings:
+            streams = self._streams_of(shaped)
+            self._settings[shaped] = [
+                _Setting(values, run_rule(self.rule, values, streams))
+                for values in hyper_settings(self.rule.hypers, self.seed)
+            ]
+        return self._settings[shaped]
+
+    def _spread(self, setting: _Setting, streams: Streams) -> Array:
+        if setting.spread is None:
+            rng = np.random.default_rng(np.random.SeedSequence((self.seed, 1)))
+            setting.spread = np.zeros_like(setting.updates)
+            for _ in range(NOISY_RUNS):
+                noisy = run_rule(self.rule, setting.hypers, streams, rng)
+                with np.errstate(all="ignore"):
+                    apart = np.abs(noisy - setting.updates)
+                apart[~np.isfinite(apart)] = np.inf
+                np.maximum(setting.spread, apart, out=setting.spread)
+        return setting.spread
+
+    def _compare(
+        self, setting: _Setting, theirs: Array, relation: Relation, streams: Streams, shaped: bool
+    ) -> Verdict:
+        ours = setting.updates
+        defined = np.isfinite(ours)
+        compared = int(defined.sum())
+        if compared < MIN_DEFINED * ours.size:
+            share = 100 * compared / ours.size
+            reason = f"the first rule is finite at only {share:.0f} % of the points"
+            return Verdict(relation, False, compared=compared, reason=reason)
+        scale = _factor(ours, theirs) if relation == "scale" else 1.0
+        if not (np.isfinite(scale) and scale > 0):
+            reason = "no positive factor leads from the first rule to the second"
+            return Verdict(
+                relation, False, compared=compared, reason=reason,
+                counter_example=self._example(ours, theirs, defined & (ours != 0), setting, streams),
+            )  # fmt: skip
+        with np.errstate(all="ignore"):
+            goal = scale * ours
+            apart = np.abs(theirs - goal)
+            apart[~np.isfinite(apart)] = np.inf
+            open_points = defined & ~(apart <= RTOL * np.abs(goal))
+        excused = np.zeros_like(defined)
+        wrong = open_points
+        if open_points.any():
+            with np.errstate(all="ignore"):
+                allowed = SAFETY * scale * self._spread(setting, streams)
+                within = open_points & (apart <= allowed + RTOL * np.abs(goal))
+                excused = within & (allowed > ILL_CONDITIONED * np.abs(goal))
+            wrong = open_points & ~within
+        agreeing = defined & ~excused & ~wrong
+        verdict = Verdict(
+            relation, True, scale=scale, max_error=_largest_error(apart, goal, agreeing),
+            excused=int(excused.sum()), compared=compared,
+        )  # fmt: skip
+        if wrong.any():
+            reason = f"they differ at {int(wrong.sum())} of {compared} points"
+            return _denied(verdict, reason, self._example(ours, theirs, wrong, setting, streams))
+        if excused.sum() > MAX_EXCUSED * compared:
+            share = 100 * excused.sum() / compared
+            reason = f"rounding alone decides at {share:.1f} % of the points, more than 1 %"
+            return _denied(verdict, reason, self._example(ours, theirs, excused, setting, streams))
+        return verdict
+
+    def _example(
+        self, ours: Array, theirs: Array, where: NDArray[np.bool_], setting: _Setting, streams: Streams
+    ) -> CounterExample | None:
+        """The earliest of some points, the first element first."""
+        found = np.argwhere(where)
+        if not len(found):
+            return None
+        step, at = (int(v) for v in found[0])
+        flat = [name for names in streams.names for name in names]
+        return CounterExample(
+            stream=flat[at], step=step + 1, element=at - flat.index(flat[at]),
+            first=float(ours[step, at]), second=float(theirs[step, at]), hypers=setting.hypers,
+        )  # fmt: skip
+
+
+def _denied(verdict: Verdict, reason: str, example: CounterExample | None) -> Verdict:
+    return Verdict(
+        verdict.relation, False, verdict.scale, verdict.max_error, example, verdict.excused,
+        verdict.compared, reason,
+    )  # fmt: skip
+
+
+def _factor(ours: Array, theirs: Array) -> float:
+    """Median quotient where both are ordinary numbers; 1 where nothing moves."""
+    usable = np.isfinite(ours) & np.isfinite(theirs) & (np.abs(ours) > 1e-290)
+    if not usable.any():
+        return 1.0
+    with np.errstate(all="ignore"):
+        quotients = np.sort(theirs[usable] / ours[usable])
+    return float(quotients[len(quotients) // 2])
+
+
+def _largest_error(apart: Array, goal: Array, agreeing: NDArray[np.bool_]) -> float:
+    if not agreeing.any():
+        return 0.0
+    peak = np.max(np.where(agreeing, np.abs(goal), 0.0), axis=0)
+    with np.errstate(all="ignore"):
+        relative = np.where(agreeing & (peak > 0), apart / peak, 0.0)
+    return float(np.max(relative))
+
+
+def elements_meet(rule: Rule) -> bool:
+    """Whether an element's update can depend on its tensor: reductions, matrix ops, the shape."""
+    return any(
+        item.op == "is_matrix" or (item.args and OPS[item.op].kind in ("reduce", "matrix"))
+        for item in ex.walk(rule.roots)
+    )
+
+
+def hyper_settings(hypers: tuple[Hyper, ...], seed: int) -> list[tuple[float, ...]]:
+    """The defaults, and random settings inside the open ranges, on each one's own scale."""
+    settings = [tuple(h.default for h in hypers)]
+    if hypers:
+        rng = np.random.default_rng(np.random.SeedSequence((seed, 2)))
+        settings += [tuple(_draw(h, rng) for h in hypers) for _ in range(HYPER_SETTINGS - 1)]
+    return settings
+
+
+def _draw(h: Hyper, rng: np.random.Generator) -> float:
+    """A value in the open range, at most a hundredfold away from the default on a log scale."""
+    if h.scale == "linear":
+        return h.low + (h.high - h.low) * float(rng.uniform(0.02, 0.98))
+    sign = -1.0 if h.scale == "one_minus_log" else 1.0
+    offset = 1.0 if h.scale == "one_minus_log" else 0.0
+    near, far = sorted((offset + sign * h.low, offset + sign * h.high))
+    default = offset + sign * h.default
+    low = max(near, default / 100, 1e-300)
+    high = max(low, min(far, default * 100))
+    value = offset + sign * low * (high / low) ** float(rng.uniform(0.02, 0.98))
+    return value if h.low < value < h.high else h.default
+
+
+def compiled(rule: Rule, hypers: tuple[float, ...]) -> tuple[Program, tuple[float, ...]]:
+    """The program, and hyperparameter values in the order that it reads them."""
+    tagged = rule.with_defaults(tuple(float(i) for i in range(len(rule.hypers))))
+    return compile_rule(tagged), tuple(hypers[int(tag)] for tag in tagged.canonical.defaults)
+
+
+def run_rule(
+    rule: Rule, hypers: tuple[float, ...], streams: Streams, noise: np.random.Generator | None = None
+) -> Array:
+    """Updates along the streams.
+
+    Args:
+        rule: any rule.
+        hypers: values in the order of `rule.hypers`.
+        streams: gradients and weights.
+        noise: redraws every rounding, if given.
+
+    Returns:
+        (steps, elements of all tensors), float64.
+    """
+    program, values = compiled(rule, hypers)
+
+    def context(t: int) -> StepContext:
+        return StepContext(t=t, lr=streams.lr(t), lr0=LR0, progress=t / streams.steps, hypers=values)
+
+    first = list(streams.weights[0])
+    noisy = NoisyRun(program, first, context(1), noise) if noise is not None else None
+    state = reference.init_state(program, first, context(1))
+    rows: list[Any] = []
+    for step in range(streams.steps):
+        grads, weights = streams.grads[step], streams.weights[step]
+        if noisy is not None:
+            updates = noisy.step(grads, weights, context(step + 1))
+        else:
+            updates, state = reference.update(program, state, grads, weights, context(step + 1))
+        rows.append(np.concatenate([u.ravel() for u in updates]))
+    return np.array(rows)
