@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -157,6 +160,16 @@ def test_nothing_good_is_lost_and_the_front_is_the_best() -> None:
     assert best == sorted(best)
 
 
+def test_parents_come_from_where_the_front_is_thin() -> None:
+    strategy = make_strategy("nsga2", replace(SETUP, immigrants=0.0))
+    points = [(0.0, 0.0), (100.0, 100.0), *((50 + i / 10, 50 + i / 10) for i in range(20))]
+    proposals = strategy.ask(0, 0, len(points))
+    strategy.tell([Told(p, p.index, point) for p, point in zip(proposals, points, strict=True)])
+    assert len(strategy.front()) == len(points)
+    firsts = [p.parents[0] for p in strategy.ask(1, 0, 400)]
+    assert firsts.count(0) + firsts.count(1) > 400 * 3 / len(points)  # about twice their share
+
+
 def test_rejects_duplicates_and_broken_numbers_stay_out() -> None:
     strategy = make_strategy("nsga2", SETUP)
     a, b, c, d, e = strategy.ask(0, 0, 5)
@@ -246,3 +259,28 @@ def test_bad_setups_are_refused() -> None:
         make_strategy("nsga2", replace(SETUP, population=0))
     with pytest.raises(ConfigError, match="rules to start from"):
         make_strategy("hyper_only", replace(SETUP, seeds=()))
+
+
+def test_a_run_does_not_depend_on_the_process() -> None:
+    code = (
+        "from ruleforge.core.known import known\n"
+        "from ruleforge.search.grammar import load_grammar\n"
+        "from ruleforge.search.strategies import *\n"
+        "s = make_strategy('nsga2', Setup(load_grammar('full'), ('max', 'min'), 20, 1,"
+        " (('adam', known('adam').rule.rule),)))\n"
+        "for n in range(3):\n"
+        "    s.tell([Told(p, 100 * n + p.index, (float(p.rule.nodes), float(p.index % 5))) for p in s.ask(n)])\n"
+        "print(s.state())\n"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            check=True,
+            text=True,
+            timeout=60,
+        ).stdout
+        for hash_seed in ("1", "2")
+    }
+    assert len(said) == 1 and "genome" in said.pop()

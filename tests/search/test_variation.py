@@ -139,6 +139,27 @@ def test_descendants_of_seeds_keep_the_limits() -> None:
         assert child.rule.nodes <= vocabulary.limits.nodes and child.rule.slots <= vocabulary.limits.states
 
 
+def test_trees_stay_as_low_as_the_grammar_says() -> None:
+    vocabulary = Vocabulary(load_grammar("full").with_limits(depth=2))
+    people = [random_child(child_rng(0, 0, i), vocabulary).genome for i in range(40)]
+    people += [make_child(child_rng(0, 1, i), vocabulary, people[i], people[-i]).genome for i in range(1, 40)]
+    assert {bridge.height(line.tree) for genome in people for line in genome.lines} == {0, 1, 2}
+
+
+def test_crossover_keeps_reading_the_like_numbered_state() -> None:
+    text = (
+        "state tensor scale:0.0 | lerp.0 g old0 beta:0.9\nstate tensor scale:0.0 | lerp.0 g old1 beta:0.99\n"
+        "update tensor | add.0 sign.0 old0 mul.0 w exp.0 neg.0 old1\n"
+    )
+    genome = from_text(text)
+    children = [
+        VARIATIONS["crossover"](child_rng(0, 0, i), VOCABULARIES["full"], genome, genome) for i in range(300)
+    ]
+    texts = " ".join(to_text(child) for child in children if child is not None)
+    assert texts.count("neg.0 old1") > 100
+    assert texts.count("neg.0 old0") < 0.1 * texts.count("neg.0 old1")  # only where a leaf was exchanged
+
+
 def test_a_child_that_cannot_be_made_is_a_copy() -> None:
     vocabulary = VOCABULARIES["full"]
     sgd = SEEDS[0]
