@@ -269,7 +269,7 @@ def test_a_run_does_not_depend_on_the_process() -> None:
         "s = make_strategy('nsga2', Setup(load_grammar('full'), ('max', 'min'), 20, 1,"
         " (('adam', known('adam').rule.rule),)))\n"
         "for n in range(3):\n"
-        "    s.tell([Told(p, 100 * n + p.index, (float(p.rule.nodes), float(p.index % 5))) for p in s.ask(n)])\n"
+        "    s.tell([Told(p, 100 * n + p.index, (p.rule.nodes, p.index % 5)) for p in s.ask(n)])\n"
         "print(s.state())\n"
     )
     said = {
