@@ -41,6 +41,7 @@ ARROWS: dict[str, frozenset[str]] = {
 # a function, so that core still loads with numpy alone.
 DOORS: dict[tuple[str, str], str] = {
     ("core.rule", "optim"): "rule.optimizer(params, lr) gives a torch optimizer",
+    ("core.text", "optim"): "the same for a rule with names",
 }
 # Modules that put the parts together, and so may import all of them.
 COMPOSERS = frozenset({"app", "testing", "__init__", "__main__"})

@@ -7,6 +7,7 @@ is the business of `parser`, how it is written that of `format`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from ruleforge.core.expr import Expr
 from ruleforge.core.rule import MAX_BYTES, Rule
@@ -44,6 +45,12 @@ class RuleText:
     @staticmethod
     def parse(text: str, *, file: str = "rule text") -> RuleText:
         return parse(text, file=file)
+
+    def optimizer(self, params: Any, lr: float, **options: Any) -> Any:
+        """A `torch.optim.Optimizer` that runs this rule; its hyperparameters go by their names here."""
+        from importlib import import_module
+
+        return import_module("ruleforge.optim").RuleOptimizer(params, self, lr=lr, **options)
 
     def __str__(self) -> str:
         from ruleforge.core.format import format_rule

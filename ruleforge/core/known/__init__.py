@@ -77,6 +77,11 @@ class KnownRule:
         """The leading comparison, or None for a rule that was never compared."""
         return self.comparisons[0] if self.comparisons else None
 
+    def optimizer(self, params: Any, lr: float | None = None, **options: Any) -> Any:
+        """A `torch.optim.Optimizer` that runs this rule, by default at its own lr and weight_decay."""
+        options.setdefault("weight_decay", self.weight_decay)
+        return self.rule.optimizer(params, self.lr if lr is None else lr, **options)
+
 
 @cache
 def _index() -> dict[str, dict[str, Any]]:
