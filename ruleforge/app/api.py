@@ -197,10 +197,10 @@ def export(rule: Named, to: str = "torch", **options: Any) -> str:
     Raises:
         ExportError: there is no such target, or it refuses the rule.
     """
-    from ruleforge.app.exporting import export_text
+    from ruleforge.export import export as export_to
 
     _, text = _resolve(rule)
-    return export_text(text, to, **options)
+    return export_to(text, to, **options)
 
 
 def _count(workers: int | None) -> int:

@@ -15,7 +15,16 @@ from typing import Any, NoReturn
 import click
 
 from ruleforge import __version__
-from ruleforge.app.commands import catalogue, comparing, doctoring, files, rules, runs, searching
+from ruleforge.app.commands import (
+    catalogue,
+    comparing,
+    doctoring,
+    files,
+    runs,
+    searching,
+    showing,
+    transforming,
+)
 from ruleforge.app.display import print_error, remark
 from ruleforge.errors import InputError, RuleforgeError, RunError
 
@@ -77,7 +86,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for _module in (searching, runs, rules, comparing, files, catalogue, doctoring):
+for _module in (searching, runs, showing, transforming, comparing, files, catalogue, doctoring):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 

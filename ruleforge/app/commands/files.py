@@ -155,20 +155,29 @@ def write_new(file: Path, text: str, *, suffix: str = "", force: bool = False) -
     Raises:
         InputError: it exists, or its name or folder will not do.
     """
-    from ruleforge.errors import InputError
     from ruleforge.store import write_text_atomic
 
+    check_new(file, suffix=suffix, force=force)
+    write_text_atomic(file, text)
+
+
+def check_new(file: Path, *, suffix: str = "", force: bool = False) -> None:
+    """Nothing for a file that may be written; the check comes before the work.
+
+    Raises:
+        InputError: it exists, or its name or folder will not do.
+    """
+    from ruleforge.errors import InputError
+
     if suffix and file.suffix != suffix:
-        raise InputError(
-            f"the name must end in {suffix}", file=str(file), hint=f"try {file.with_suffix(suffix)}"
-        )
+        better = file.with_name(f"{file.stem or 'file'}{suffix}")
+        raise InputError(f"the name must end in {suffix}", file=str(file), hint=f"try {better}")
     if file.is_dir():
         raise InputError("is a folder, and a file is wanted", file=str(file), hint="add a file name")
     if not file.parent.is_dir():
         raise InputError("there is no such folder", file=str(file.parent), hint="make it first")
     if file.exists() and not force:
         raise InputError("exists already", file=str(file), hint="--force overwrites it")
-    write_text_atomic(file, text)
 
 
 COMMANDS = (validate, new_task)

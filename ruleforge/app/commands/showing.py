@@ -1,4 +1,4 @@
-"""`show`, `simplify` and `export`: one rule, read, shortened, handed over."""
+"""`show`: one rule, and all that is known of it."""
 
 from __future__ import annotations
 

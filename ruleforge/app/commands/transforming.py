@@ -1,0 +1,136 @@
+"""`simplify` and `export`: one rule, shortened, handed over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ruleforge.app.commands.options import json_option
+
+if TYPE_CHECKING:
+    from ruleforge.app.targets import Target
+
+
+@click.command()
+@click.argument("target")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write it to this .rule file.")
+@click.option("--force", is_flag=True, help="Overwrite.")
+@click.option(
+    "--time-limit", type=click.FloatRange(min=0.1), default=20.0, show_default=True, help="Seconds."
+)
+@json_option
+def simplify(target: str, output: Path | None, force: bool, time_limit: float, as_json: bool) -> None:
+    """Find the simplest verified equivalent of a rule."""
+    from ruleforge.app.commands.files import check_new, write_new
+    from ruleforge.app.display import indented, print_json, print_table, remark, say
+    from ruleforge.app.plain import format_count
+    from ruleforge.app.targets import resolve_target
+    from ruleforge.simplify.simplify import simplify as find_simplest
+
+    found = resolve_target(target)
+    if output is not None:
+        check_new(output, suffix=".rule", force=force)
+    result = find_simplest(found.text, time_limit_s=time_limit)
+    if output is not None:
+        write_new(output, str(result.after), suffix=".rule", force=force)
+    if as_json:
+        print_json(result.as_json())
+        return
+    say(indented(str(result.after)))
+    say()
+    if result.steps:
+        rows = [
+            (
+                each.kind,
+                f"{each.before_nodes} → {each.after_nodes}",
+                each.law,
+                each.assumption or "—",
+                format_count(each.max_error) if each.max_error else "0",
+            )
+            for each in result.steps
+        ]
+        columns = ("kind", "nodes", "law", "assumes", "max error")
+        print_table(columns, rows, right=("nodes", "max error"))
+    before, after = result.before.rule.nodes, result.after.rule.nodes
+    say(
+        f"{before} → {after} nodes, {result.relation}"
+        if result.steps
+        else f"{before} nodes; nothing simpler found"
+    )
+    for note in result.notes:
+        remark(f"note: {note}")
+    if output is not None:
+        remark(f"wrote {output}")
+
+
+@click.command()
+@click.argument("target")
+@click.option("--to", "to", default="torch", show_default=True, help="torch, latex or json.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File; default: print it.")
+@click.option("--class-name", default=None, help="Name of the optimizer's class (torch).")
+@click.option("--force", is_flag=True, help="Overwrite.")
+@json_option
+def export(
+    target: str, to: str, output: Path | None, class_name: str | None, force: bool, as_json: bool
+) -> None:
+    """Write a rule as a standalone file."""
+    from ruleforge.app.display import print_json, remark, say
+    from ruleforge.app.targets import resolve_target
+    from ruleforge.errors import ExportError
+    from ruleforge.export import TARGETS, write
+    from ruleforge.export import export as export_to
+
+    found = resolve_target(target)
+    options: dict[str, Any] = {"provenance": provenance_of(found), **defaults_of(found)}
+    options["class_name"] = class_name if class_name is not None else name_of_class(found, output)
+    known = TARGETS[to].options if to in TARGETS else ()
+    text = export_to(found.text, to, **{name: value for name, value in options.items() if name in known})
+    if output is None:
+        if as_json:
+            raise ExportError("--json tells about a written file, and none is named", hint="add -o FILE")
+        say(text.rstrip("\n"))
+        return
+    written = write(output, text, force=force)
+    if as_json:
+        print_json({"file": str(written), "target": to, "name": found.name, "key": found.text.rule.key})
+    else:
+        remark(f"wrote {written}")
+
+
+def provenance_of(target: Target) -> dict[str, object]:
+    """Where a rule was found, for the top of the file; nothing for one that people wrote."""
+    from ruleforge import __version__
+    from ruleforge.store import Store
+
+    if target.run is None:
+        return {}
+    with Store.open(target.run, readonly=True) as store:
+        seed = store.meta.get("seed")
+    found: dict[str, object] = {"ruleforge": __version__, "run": target.run.resolve().name}
+    found |= {"seed": seed} if seed is not None else {}
+    return found | ({"candidate": target.id} if target.id is not None else {})
+
+
+def defaults_of(target: Target) -> dict[str, float]:
+    """Learning rate and decay that a known rule's optimizer defaults to."""
+    from ruleforge.core.known import known
+
+    if target.origin != "known":
+        return {}
+    entry = known(target.name)
+    return {"lr": entry.lr, "weight_decay": entry.weight_decay}
+
+
+def name_of_class(target: Target, output: Path | None) -> str | None:
+    """A class name where the rule's docstring offers none: from the file's name, else the target's."""
+    from ruleforge.export.safety import class_name_for
+
+    if target.origin == "known" or (target.origin == "file" and target.text.doc):
+        return None
+    stem = output.stem if output is not None else target.name
+    return class_name_for(stem.replace("_", " ").replace("-", " "))
+
+
+COMMANDS = (simplify, export)
