@@ -76,7 +76,7 @@ class RuleBuilder:
         if row is None:
             raise RuleError(f"unknown op {op!r}")
         if len(args) != row.arity:
-            raise RuleError(f"{row.signature} takes {row.arity} arguments, got {len(args)}")
+            raise RuleError(f"{row.signature} takes {counted(row.arity, 'argument')}, got {len(args)}")
         if row.kind == "sugar":
             return self._sugar(op, args)
         if row.kind == "derived":
@@ -110,16 +110,35 @@ class RuleBuilder:
         """`prev` of a sugar term is its old slot, and costs none."""
         if term in self._owner:
             return ex.state(self._owner[term])
-        if term.op == "div" and term.args[0] in self._owner:
-            old = ex.state(self._owner[term.args[0]])
-            t = ex.leaf("t")
-            debias = term.args[1]
-            if debias.op == "sub" and debias.args[0] is ONE and debias.args[1].op == "pow":
-                beta, exponent = debias.args[1].args
-                if exponent is t and ex.is_steady(beta):
-                    bias = ex.node("sub", ONE, ex.node("pow", beta, ex.node("sub", t, ONE)))
-                    return ex.node("where", ex.leaf("first"), ZERO, ex.node("div", old, bias))
-        return None
+        found = steadily_debiased(term)
+        if found is None or found[0] not in self._owner:
+            return None
+        average, beta = found
+        bias = debias(beta, ex.node("sub", ex.leaf("t"), ONE))
+        old = ex.node("div", ex.state(self._owner[average]), bias)
+        return ex.node("where", ex.leaf("first"), ZERO, old)
+
+
+def counted(number: int, word: str) -> str:
+    """`1 argument`, `2 arguments`."""
+    return f"{number} {word}" + "s" * (number != 1)
+
+
+def debias(beta: Expr, exponent: Expr) -> Expr:
+    """`1 - beta ** exponent`."""
+    return ex.node("sub", ONE, ex.node("pow", beta, exponent))
+
+
+def steadily_debiased(term: Expr) -> tuple[Expr, Expr] | None:
+    """`x` and `beta` where a term is `x / (1 - beta ** t)`, and beta never changes.
+
+    The term one step ago can then be computed from `x` one step ago.
+    """
+    if term.op == "div" and term.args[1].op == "sub" and term.args[1].args[1].op == "pow":
+        beta = term.args[1].args[1].args[0]
+        if term.args[1] is debias(beta, ex.leaf("t")) and ex.is_steady(beta):
+            return term.args[0], beta
+    return None
 
 
 def recurrence(op: str, slot: Expr, args: tuple[Expr, ...]) -> Expr:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ruleforge.core import expr as ex
-from ruleforge.core.build import recurrence
+from ruleforge.core.build import debias, recurrence, steadily_debiased
 from ruleforge.core.expr import Expr
 from ruleforge.core.laws import ONE, ZERO, is_const, lawful
 from ruleforge.core.order import digests, numbered
@@ -156,6 +156,11 @@ def fold(rule: Rule, explicit: frozenset[int] = frozenset(), *, exact: bool = Fa
             if i not in uses and i not in _reach(uses, needs):
                 terms[i], needs[i] = term, uses
                 break
+    owned = {rule.states[i].next for i, (op, _) in terms.items() if op != "prev"}
+    for i in [i for i, (op, _) in terms.items() if op == "prev"]:
+        found = steadily_debiased(terms[i][1][0])
+        if found is not None and found[0] in owned:  # `prev` of it would need no slot
+            del terms[i], needs[i]
     swap: dict[Expr, Expr] = {}
     for i in _in_order(needs):
         op, args = terms[i]
@@ -242,22 +247,18 @@ def is_one_minus(item: Expr, beta: Expr) -> bool:
     return item.op == "sub" and item.args[0] is ONE and item.args[1] is beta
 
 
-def _is_debias(item: Expr, beta: Expr, exponent: Expr) -> bool:
-    return item is ex.node("sub", ONE, ex.node("pow", beta, exponent))
-
-
 def _hat(item: Expr) -> Expr:
     """`ema / (1 - beta ** t)` as `ema_hat`, and its value one step ago as `prev(ema_hat(…))`."""
     t = ex.leaf("t")
     if item.op == "div" and item.args[0].op == "ema":
         x, beta = item.args[0].args
-        if _is_debias(item.args[1], beta, t):
+        if item.args[1] is debias(beta, t):
             return ex.sugar("ema_hat", x, beta)
     if item.op == "where" and item.args[0].op == "first" and item.args[1] is ZERO:
         old = item.args[2]
         if old.op == "div" and old.args[0].op == "prev" and old.args[0].args[0].op == "ema":
             x, beta = old.args[0].args[0].args
-            if ex.is_steady(beta) and _is_debias(old.args[1], beta, ex.node("sub", t, ONE)):
+            if ex.is_steady(beta) and old.args[1] is debias(beta, ex.node("sub", t, ONE)):
                 return ex.sugar("prev", ex.sugar("ema_hat", x, beta))
     return item
 

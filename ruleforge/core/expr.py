@@ -108,7 +108,7 @@ def node(op: str, *args: Expr) -> Expr:
     if row is None or row.meaning is None:
         raise RuleError(f"{op!r} is no core op")
     if len(args) != row.arity:
-        raise RuleError(f"{row.signature} takes {row.arity} arguments, got {len(args)}")
+        raise RuleError(f"{row.signature} was given {len(args)} of {row.arity} arguments")
     return _intern(op, args, None)
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 
 from ruleforge.core import expr as ex
-from ruleforge.core.build import BINARY, COMPARE, RuleBuilder
+from ruleforge.core.build import BINARY, COMPARE, RuleBuilder, counted
 from ruleforge.core.canon import fold
 from ruleforge.core.expr import Expr
 from ruleforge.core.ops import OPS, RESERVED, TERMINALS
@@ -147,7 +147,7 @@ class Parser:
 
     def _number(self, item: ast.Constant) -> float:
         if isinstance(item.value, bool) or not isinstance(item.value, int | float):
-            raise self.fail(item, f"expected a number, found {type(item.value).__name__}")
+            raise self.fail(item, f"expected a number, found {_NOT_NUMBERS.get(type(item.value), 'a word')}")
         try:
             value = float(item.value)
         except OverflowError:
@@ -253,15 +253,15 @@ class Parser:
     def _call(self, item: ast.Call) -> Expr:
         if not isinstance(item.func, ast.Name):
             raise self.fail(item.func, "only ops of the language can be called")
-        if item.keywords:
-            raise self.fail(item, "arguments are given by position")
+        if item.keywords or any(isinstance(arg, ast.Starred) for arg in item.args):
+            raise self.fail(item, "arguments are given by position, without keywords and stars")
         name = item.func.id
         if name not in OPS:
             raise self.fail(item.func, f"unknown op {_quoted(name)}", _suggest(name, len(item.args)))
         if len(item.args) != OPS[name].arity:
             raise self.fail(
                 item,
-                f"{name} takes {OPS[name].arity} arguments, got {len(item.args)}",
+                f"{name} takes {counted(OPS[name].arity, 'argument')}, got {len(item.args)}",
                 f"write {OPS[name].signature}",
             )
         if name == "prev" and isinstance(item.args[0], ast.Name) and item.args[0].id in self.states:
@@ -358,7 +358,7 @@ def _warnings(made: RuleText) -> Iterable[str]:
 
 def _suggest(name: str, arity: int) -> str:
     alike = [op.name for op in OPS.values() if op.arity == arity and op.name not in COMPARE.values()]
-    listed = f"ops with {arity} arguments: {', '.join(alike)}" if alike else ""
+    listed = f"ops with {counted(arity, 'argument')}: {', '.join(alike)}" if alike else ""
     return (_did_you_mean(name, list(OPS)) + listed).strip()
 
 
@@ -385,6 +385,20 @@ def _refusal(item: ast.expr) -> tuple[str, str]:
             return "unknown operator", "arithmetic is + - * / **"
         case ast.UnaryOp():
             return "unknown operator", "write -x"
-        case ast.Starred():
-            return "stars are not in the language", "arguments are given by position"
-    return f"{type(item).__name__} is not in the language", "names, numbers, + - * / **, comparisons and ops"
+        case ast.NamedExpr():
+            return "`:=` is not in the language", "give the part a line of its own"
+        case ast.JoinedStr():
+            return "text is not in the language", "the docstring comes first, other words go into comments"
+        case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp() | ast.Lambda():
+            return "comprehensions and lambdas are not in the language", "give parts names of their own"
+        case ast.List() | ast.Tuple() | ast.Set() | ast.Dict():
+            return "lists and tuples are not in the language", "one expression a line"
+    return "this is not in the language", "names, numbers, + - * / **, comparisons and ops"
+
+
+_NOT_NUMBERS: dict[type, str] = {
+    bool: "a truth value (write 1 or 0)",
+    complex: "a complex number",
+    str: "text",
+    bytes: "text",
+}

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ruleforge.core import expr as ex
+from ruleforge.core.build import debias
 from ruleforge.core.canon import Folded
 from ruleforge.core.expr import Expr
 from ruleforge.core.laws import ONE, ZERO
@@ -141,7 +142,7 @@ class Speller:
             slot = self._owner.get(item.args[0])
             if slot is not None and self._terms[slot][0] == "ema" and not self._names.get(item.args[0]):
                 x, beta = self._terms[slot][1]
-                if item.args[1] is _debias(beta, t):
+                if item.args[1] is debias(beta, t):
                     yield "ema_hat", (x, beta)
         if item.op == "where" and item.args[0].op == "first" and item.args[1] is ZERO:
             old = item.args[2]
@@ -149,12 +150,8 @@ class Speller:
             op, args = self._terms.get(leaf.index, ("", ())) if leaf is not None else ("", ())
             if leaf is None or op != "ema" or not ex.is_steady(args[1]):
                 return
-            if old.args[1] is _debias(args[1], ex.node("sub", t, ONE)):
-                yield "prev", (ex.node("div", self._next[leaf.index], _debias(args[1], t)),)
-
-
-def _debias(beta: Expr, exponent: Expr) -> Expr:
-    return ex.node("sub", ONE, ex.node("pow", beta, exponent))
+            if old.args[1] is debias(args[1], ex.node("sub", t, ONE)):
+                yield "prev", (ex.node("div", self._next[leaf.index], debias(args[1], t)),)
 
 
 def _composed(op: str, args: tuple[Expr, ...], parts: Sequence[Spelled]) -> Spelled:
