@@ -47,36 +47,45 @@ class Commands(click.Group):
         as_json, debug = "--json" in given, "--debug" in given
         try:
             code = super().main(given, prog_name, complete_var, standalone_mode=False, **extra)
-            sys.exit(code if isinstance(code, int) else 0)
-        except RuleforgeError as error:
-            fault = error
-        except click.UsageError as error:
-            context = error.ctx
-            hint = f"try: {context.command_path} --help" if context is not None else ""
-            fault = InputError(error.format_message(), hint=hint)
-        except click.ClickException as error:
-            fault = InputError(error.format_message())
-        except (click.Abort, KeyboardInterrupt):
-            print_error(RunError("interrupted"), as_json=as_json)
-            sys.exit(INTERRUPTED)
-        except OSError as error:
-            where = str(error.filename) if error.filename else None
-            fault = RunError(
-                error.strerror or str(error), file=where, hint="check the file, its folder and the disk"
-            )
         except Exception as error:
-            first = str(error).strip().split("\n")[0][:300]
-            fault = RunError(
-                f"internal error: {type(error).__name__}{f': {first}' if first else ''}",
-                hint="please report it, with what `ruleforge --debug …` prints for the same command",
-            )
-        if debug:
-            remark(traceback.format_exc())
-        print_error(fault, as_json=as_json)
-        sys.exit(fault.exit_code)
+            if debug:
+                remark(traceback.format_exc())
+            fault = as_fault(error)
+            print_error(fault, as_json=as_json)
+            code = INTERRUPTED if isinstance(error, click.Abort) else fault.exit_code
+        sys.exit(code if isinstance(code, int) else 0)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def as_fault(error: Exception) -> RuleforgeError:
+    """Any exception as an error with a message for people; the exit code goes with its class."""
+    if isinstance(error, RuleforgeError):
+        return error
+    if isinstance(error, click.Abort):  # what click makes of Ctrl-C
+        return RunError("interrupted")
+    if isinstance(error, click.UsageError):
+        context = error.ctx
+        hint = f"try: {context.command_path} --help" if context is not None else ""
+        return InputError(error.format_message(), hint=hint)
+    if isinstance(error, click.ClickException):
+        return InputError(error.format_message())
+    if isinstance(error, OSError):
+        return RunError(
+            error.strerror or str(error),
+            file=str(error.filename) if error.filename else None,
+            hint="check the file, its folder and the free space",
+        )
+    first = str(error).strip().split("\n")[0][:300]
+    return RunError(
+        f"internal error: {type(error).__name__}{f': {first}' if first else ''}",
+        hint="please report it, with what `ruleforge --debug …` prints for the same command",
+    )
+
+
+@click.group(
+    "ruleforge",
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="ruleforge")
 @click.option("--debug", is_flag=True, help="Show where an error arose.")
 def cli(debug: bool) -> None:

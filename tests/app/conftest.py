@@ -20,6 +20,7 @@ SIGN_EMA = "beta: hyper(0, 1) = 0.9\nupdate = sign(ema(g, beta))\n"
 SCALED = "update = g * 2\n"
 CUBED = "update = g * g * g\n"
 RULES = (SIGN_EMA, SCALED, CUBED)
+SPEEDUPS = (1.2, 1.1, 0.8)
 
 
 @pytest.fixture
@@ -58,7 +59,10 @@ def final_record(folder: Path) -> dict[str, Any]:
     new = {**champion, "id": 2, "text": CUBED, "states": 0, "known_as": "new"}
     return {
         "run": str(folder),
-        "champion": {**champion, "simplified": {"text": SIGN_EMA, "nodes": 4, "relation": "equal", "steps": []}},
+        "champion": {
+            **champion,
+            "simplified": {"text": SIGN_EMA, "nodes": 4, "relation": "equal", "steps": []},
+        },
         "best_new": new,
         "front": [champion, new],
         "baselines": [{"name": "adam", "speedup": {"search": standing(1.0), "validation": standing(1.0)}}],
@@ -108,7 +112,10 @@ def make_run(folder: Path, *, finished: bool = True) -> Path:
                 )
                 for number in range(3)
             ],
-            [FitnessRow(number, 0, "speedup_vs_oracle", value) for number, value in enumerate((1.2, 1.1, 0.8))],
+            [
+                FitnessRow(number, 0, "speedup_vs_oracle", value)
+                for number, value in enumerate((1.2, 1.1, 0.8))
+            ],
             [TimingRow(0, "train", 1.0)],
         )
         if finished:

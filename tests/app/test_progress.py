@@ -62,7 +62,14 @@ def test_a_terminal_shows_where_the_search_stands() -> None:
     stream = Terminal()
     tell_all(LiveProgress(stream))
     text = clean(stream.getvalue())
-    for words in ("generation 1/8", "best ×1.125", "front 4", "310 rules/s", "proposed 120 → unique 101", "2/5"):
+    for words in (
+        "generation 1/8",
+        "best ×1.125",
+        "front 4",
+        "310 rules/s",
+        "proposed 120 → unique 101",
+        "2/5",
+    ):
         assert words in text, words
     assert "\x1b[31m" not in stream.getvalue()
     assert "[bold]" in text

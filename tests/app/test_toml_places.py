@@ -59,7 +59,9 @@ def paths_of(value: Any, path: KeyPath = ()) -> set[KeyPath]:
     return {path, *(found for key, each in inner for found in paths_of(each, (*path, key)))}
 
 
-scalars = st.one_of(st.integers(-9, 9), st.booleans(), st.text(st.sampled_from("ab\"'#[]{}=,.\\\n é"), max_size=6))
+scalars = st.one_of(
+    st.integers(-9, 9), st.booleans(), st.text(st.sampled_from("ab\"'#[]{}=,.\\\n é"), max_size=6)
+)
 values = st.recursive(
     scalars,
     lambda inner: st.one_of(
@@ -77,4 +79,6 @@ def test_every_value_that_is_read_has_a_place(data: dict[str, Any]) -> None:
     places = find_places(text)
     assert paths_of(data) - {()} <= places.keys()
     lines = text.split("\n")
-    assert all(1 <= line <= len(lines) and 1 <= column <= len(lines[line - 1]) for line, column in places.values())
+    assert all(
+        1 <= line <= len(lines) and 1 <= column <= len(lines[line - 1]) for line, column in places.values()
+    )
