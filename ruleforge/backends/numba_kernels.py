@@ -193,6 +193,11 @@ def _compiled(function: Any) -> Any:
     return njit(function, error_model="numpy")
 
 
+def _merged(function: Any) -> Any:
+    """Compiled as a part of its caller: each compiled function optimizes anew all those that it calls."""
+    return njit(function, error_model="numpy", inline="always")
+
+
 @cache
 def _forms(real: Any) -> dict[str, Any]:
     """What one element of each op computes: our form, or else the table's meaning."""
@@ -241,41 +246,59 @@ def _of_three(form: Any, arity: int) -> Any:
     return (one, two, three)[arity - 1]
 
 
-# Reductions: partial sums in float64, whose order depends on the layout alone.
+# Reductions: partial results in float64, whose order depends on the layout alone. Whole blocks of `ACC`
+# elements, and then the rest, since LLVM vectorizes loops of a known length best.
 
 
 @_compiled
 def _sum(acc: Any, a: Any, b: Any, n: int) -> None:
-    for start in range(0, n, ACC):
-        for j in range(min(ACC, n - start)):
+    whole = n - n % ACC
+    for start in range(0, whole, ACC):
+        for j in range(ACC):
             acc[j] += np.float64(a[start + j])
+    for j in range(n - whole):
+        acc[j] += np.float64(a[whole + j])
 
 
 @_compiled
 def _dot(acc: Any, a: Any, b: Any, n: int) -> None:
-    for start in range(0, n, ACC):
-        for j in range(min(ACC, n - start)):
+    whole = n - n % ACC
+    for start in range(0, whole, ACC):
+        for j in range(ACC):
             acc[j] += np.float64(a[start + j]) * np.float64(b[start + j])
+    for j in range(n - whole):
+        acc[j] += np.float64(a[whole + j]) * np.float64(b[whole + j])
+
+
+@_compiled
+def _larger(old: float, x: Any) -> float:
+    """The larger of `old` and |x|; a NaN stays."""
+    size = np.float64(abs(x))
+    return size if (size > old) | (size != size) else old
 
 
 @_compiled
 def _max_abs(acc: Any, a: Any, b: Any, n: int) -> None:
-    for start in range(0, n, ACC):
-        for j in range(min(ACC, n - start)):
-            size = np.float64(abs(a[start + j]))
-            old = acc[j]
-            acc[j] = size if (size > old) | (size != size) else old
+    whole = n - n % ACC
+    for start in range(0, whole, ACC):
+        for j in range(ACC):
+            acc[j] = _larger(acc[j], a[start + j])
+    for j in range(n - whole):
+        acc[j] = _larger(acc[j], a[whole + j])
 
 
 @_compiled
 def _finish(code: int, acc: Any, n: int) -> float:
-    """The value of a reduction over n elements, from its partial sums."""
+    """The value of a reduction over n elements; folds the partial results in halves."""
+    width = ACC // 2
+    while width > 0:
+        for j in range(width):
+            if code == 4:
+                acc[j] = _larger(acc[j], acc[width + j])
+            else:
+                acc[j] += acc[width + j]
+        width //= 2
     total = acc[0]
-    for j in range(1, ACC):
-        if code == 4:
-            total = acc[j] if (acc[j] > total) | (acc[j] != acc[j]) else total
-        else:
-            total += acc[j]
     if code == 1 or code == 2:
         total = total / max(n, 1)
     if code == 0 or code == 2:
@@ -374,15 +397,6 @@ def _run_host(
 
 
 @_compiled
-def _run_rows(like: Any, code: Any, lo: int, hi: int, address: Any, n: int) -> None:
-    for row in range(lo, hi):
-        _run_loop(
-            like, code[row, 0],
-            address[code[row, 1]], address[code[row, 2]], address[code[row, 3]], address[code[row, 4]], n,
-        )  # fmt: skip
-
-
-@_compiled
 def _reduce_rows(like: Any, code: Any, lo: int, hi: int, address: Any, acc: Any, n: int) -> None:
     """Add n elements to the partial sums of each reduction."""
     for row in range(lo, hi):
@@ -396,27 +410,48 @@ def _reduce_rows(like: Any, code: Any, lo: int, hi: int, address: Any, acc: Any,
 
 
 @_compiled
+def _finish_rows(like: Any, code: Any, lo: int, hi: int, address: Any, acc: Any, size: int) -> None:
+    """The values of the reductions over a parameter tensor of `size` elements."""
+    for row in range(lo, hi):
+        out = _pointer(like, address[code[row, 1]])
+        out[0] = _finish(code[row, 0], acc[row - lo], size)
+
+
+@_merged
 def _run_phase(
     w: Any, program: Any, plan: Any, code: Any, address: Any, acc: Any, size: int, tensor_hi: int
 ) -> None:
-    """One phase on one parameter tensor of `size` elements, whose operands lie at `address`."""
-    _run_rows(w, code, plan[SCALAR_LO], plan[SCALAR_HI], address, 1)
-    acc[: plan[REDUCE_HI] - plan[REDUCE_LO]] = 0.0
+    """One phase on one parameter tensor of `size` elements, whose operands lie at `address`.
+
+    The rows on scalars are a first and a last pass of one element around those over the tiles, so that
+    the switch is called, and compiled, in one place.
+    """
     n_moving = STATES + program[N_STATES] + program[N_FULL]
-    parts = (size + program[TILE] - 1) // program[TILE]
-    tile = ((size + parts - 1) // max(parts, 1) + ACC - 1) // ACC * ACC
-    for start in range(0, size, max(tile, 1)):
-        n = min(tile, size - start)
-        _run_rows(w, code, plan[TENSOR_LO], tensor_hi, address, n)
-        _reduce_rows(w, code, plan[REDUCE_LO], plan[REDUCE_HI], address, acc, n)
-        for k in range(n_moving):
-            address[k] += n * w.itemsize
+    n_tiles = (size + program[TILE] - 1) // program[TILE]
+    tile = ((size + n_tiles - 1) // max(n_tiles, 1) + ACC - 1) // ACC * ACC
+    for k in range(plan[REDUCE_HI] - plan[REDUCE_LO]):
+        for j in range(ACC):
+            acc[k, j] = 0.0
+    start = 0
+    for number in range(n_tiles + 2):
+        lo, hi, n = plan[TENSOR_LO], tensor_hi, min(tile, size - start)
+        if number == 0:
+            lo, hi, n = plan[SCALAR_LO], plan[SCALAR_HI], 1
+        elif number > n_tiles:
+            _finish_rows(w, code, plan[REDUCE_LO], plan[REDUCE_HI], address, acc, size)
+            lo, hi, n = plan[POST_LO], plan[POST_HI], 1
+        for row in range(lo, hi):
+            _run_loop(
+                w, code[row, 0],
+                address[code[row, 1]], address[code[row, 2]], address[code[row, 3]], address[code[row, 4]], n,
+            )  # fmt: skip
+        if 0 < number <= n_tiles:
+            _reduce_rows(w, code, plan[REDUCE_LO], plan[REDUCE_HI], address, acc, n)
+            for k in range(n_moving):
+                address[k] += n * w.itemsize
+            start += n
     for k in range(n_moving):
         address[k] -= size * w.itemsize
-    for row in range(plan[REDUCE_LO], plan[REDUCE_HI]):
-        out = _pointer(w, address[code[row, 1]])
-        out[0] = _finish(code[row, 0], acc[row - plan[REDUCE_LO]], size)
-    _run_rows(w, code, plan[POST_LO], plan[POST_HI], address, 1)
 
 
 @_compiled
