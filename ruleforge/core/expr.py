@@ -40,14 +40,20 @@ class Expr:
         raise AttributeError("expression nodes are frozen")
 
     def __reduce__(self) -> tuple[Callable[..., Expr], tuple[object, ...]]:
-        return _intern, (self.op, self.args, self.value)
+        return _revived, (flat([self]),)
 
     def __repr__(self) -> str:
+        return self._shown(8)
+
+    def _shown(self, levels: int) -> str:
         if self.op == "const":
             return repr(self.value)
         if self.value is not None:
             return f"{self.op}{self.value}"
-        return f"{self.op}({', '.join(map(repr, self.args))})" if self.args else self.op
+        if not self.args:
+            return self.op
+        args = (arg._shown(levels - 1) for arg in self.args) if levels else ("…",)
+        return f"{self.op}({', '.join(args)})"
 
     @property
     def is_leaf(self) -> bool:
@@ -158,6 +164,28 @@ def walk(roots: Iterable[Expr]) -> list[Expr]:
             elif child not in done:
                 stack.append((child, iter(child.args)))
     return list(done)
+
+
+Row = tuple[str, tuple[int, ...], float | int | None]
+
+
+def flat(roots: Iterable[Expr]) -> list[Row]:
+    """Nodes below the roots as rows `(op, rows of the arguments, value)`, as deep as they may be."""
+    order = walk(roots)
+    at = {item: i for i, item in enumerate(order)}
+    return [(item.op, tuple(at[arg] for arg in item.args), item.value) for item in order]
+
+
+def revive(rows: Iterable[Row]) -> list[Expr]:
+    """The nodes of `flat`, row by row."""
+    made: list[Expr] = []
+    for op, args, value in rows:
+        made.append(_intern(op, tuple(made[i] for i in args), value))
+    return made
+
+
+def _revived(rows: list[Row]) -> Expr:
+    return revive(rows)[-1]
 
 
 def depth(roots: Iterable[Expr]) -> int:

@@ -10,6 +10,7 @@ know names or text (`text`), nor which rules are the same (`canon`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -96,6 +97,11 @@ class Rule:
     def __post_init__(self) -> None:
         _verify(self)
 
+    def __reduce__(self) -> tuple[Callable[..., Rule], tuple[object, ...]]:
+        rows = ex.flat(self.roots)
+        at = {item: i for i, item in enumerate(ex.walk(self.roots))}
+        return _revived, (rows, [at[root] for root in self.roots], self.hypers)
+
     @staticmethod
     def parse(text: str, *, file: str = "rule text") -> Rule:
         """Read rule text and keep the graph. See `text.parse` for names and docstring."""
@@ -181,6 +187,14 @@ class Rule:
         from importlib import import_module
 
         return import_module("ruleforge.optim").RuleOptimizer(params, self, lr=lr, **options)
+
+
+def _revived(rows: list[ex.Row], roots: list[int], hypers: tuple[Hyper, ...]) -> Rule:
+    nodes = ex.revive(rows)
+    update, *parts = (nodes[i] for i in roots)
+    n = len(parts) // 2
+    states = (State(init, value) for value, init in zip(parts[:n], parts[n:], strict=True))
+    return Rule(update, tuple(states), hypers)
 
 
 def infer_kinds(roots: tuple[Expr, ...], states: list[tuple[Expr, Expr]]) -> dict[Expr, Kind]:
