@@ -12,7 +12,7 @@ from collections.abc import Callable
 from ruleforge.core import expr as ex
 from ruleforge.core.canon import fold, live_states
 from ruleforge.core.expr import Expr
-from ruleforge.core.laws import lawful
+from ruleforge.core.laws import ZERO, lawful
 from ruleforge.core.rule import Rule, State
 from ruleforge.core.text import RuleText
 from ruleforge.simplify.record import Step
@@ -64,7 +64,8 @@ def _lawful(rule: Rule) -> Rule:
 
 
 def _count(rule: Rule, explicit: frozenset[int], roots: tuple[Expr, ...]) -> int:
-    return len(ex.walk(fold(rule, explicit).see(*roots)))
+    inits = [state.init for i, state in enumerate(rule.states) if i in explicit and state.init is not ZERO]
+    return len(ex.walk([*fold(rule, explicit).see(*roots), *inits]))
 
 
 def _dead_code(given: RuleText, live: list[int]) -> str:

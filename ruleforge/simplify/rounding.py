@@ -1,6 +1,6 @@
 """How uncertain a rule's own results are: the same program, run with every rounding redrawn.
 
-After each rounded operation the result moves by at most one unit in the last place, at random (Monte
+After each rounded operation the result moves by one or two units in the last place, at random (Monte
 Carlo arithmetic, Parker 1997). What changes much under that is decided by rounding and not by the
 formula: a sum that cancels, a sign taken next to zero, a quotient of underflowed numbers. An exact
 rewrite of the rule may then come out differently without being wrong.
@@ -38,7 +38,7 @@ class NoisyRun:
         self, program: Program, params: Sequence[Array], ctx: StepContext, rng: np.random.Generator
     ) -> None:
         self.program = program
-        self.pool = rng.integers(-1, 2, _POOL).astype(np.float64)
+        self.pool = rng.choice((-2.0, -1.0, 1.0, 2.0), _POOL)
         self.at = 0
         self.state = init_state(program, params, ctx)
 
@@ -96,9 +96,17 @@ class NoisyRun:
     def _run(self, code: Sequence[Instr], values: dict[Operand, Any]) -> None:
         for instr in code:
             args = tuple(values[arg] for arg in instr.args)
-            meaning = OPS[instr.op].meaning
-            assert meaning is not None  # programs hold core ops alone
-            values[instr.out] = self._jolt(instr.op, meaning(*args), args)
+            values[instr.out] = self._noisy(instr.op, args)
+
+    def _noisy(self, op: str, args: tuple[Any, ...]) -> Any:
+        row = OPS[op]
+        assert row.meaning is not None  # programs hold core ops alone
+        if op == "lerp":  # rounds three times, at first as coarsely as the larger end needs
+            a, b, x = args
+            return self._noisy("add", (a, self._noisy("mul", (x, self._noisy("sub", (b, a))))))
+        if row.kind in ("reduce", "matrix") and op not in _EXACT:  # a sum rounds as its terms would
+            args = tuple(self._jolt(op, arg, ()) for arg in args)
+        return self._jolt(op, row.meaning(*args), args)
 
     def _jolt(self, op: str, value: Any, args: tuple[Any, ...]) -> Any:
         if op in _EXACT:
