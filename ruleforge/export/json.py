@@ -32,7 +32,10 @@ def export_json(text: RuleText, *, provenance: Mapping[str, object] | None = Non
         `nodes`, `cost` (of one step and weight, float32), `formula` and `provenance`.
     """
     check_names(text)
-    return json.dumps(as_record(text, provenance), indent=2, ensure_ascii=False, default=str) + "\n"
+    made = json.dumps(as_record(text, provenance), indent=2, ensure_ascii=False, default=str)
+    if not made.isascii() and made != made.encode("utf-8", "replace").decode("utf-8"):
+        made = json.dumps(as_record(text, provenance), indent=2, default=str)  # half a surrogate pair
+    return made + "\n"
 
 
 def as_record(text: RuleText, provenance: Mapping[str, object] | None = None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ style is that of ruff and black. Foreach and fused variants belong here too, fro
 
 from __future__ import annotations
 
+import ast
 import builtins
 import keyword
 from collections.abc import Mapping, Sequence
@@ -192,8 +193,9 @@ class _File:
             lines.append("is_matrix = w.new_full((), float(w.ndim == 2))")
         lines += [f'{slot.name} = state["{slot.name}"]' for slot in self.script.slots]
         lines += [""] if self.script.slots or len(lines) > 2 else []
-        lines += [self._statement(statement) for statement in self.script.statements]
-        update = self.writer.write(self.script.update)
+        for statement in self.script.statements:
+            lines += wrapped(self._statement(statement), WIDTH - 8)
+        update = self.script.kept or self.writer.write(self.script.update)
         lines += [f"update = {update}"] if update != "update" else []
         return [
             *lines,
@@ -209,7 +211,7 @@ class _File:
             copied = self.script.kinds[value] is not Kind.HOST and self.writer.may_alias(value)
             if not copied:
                 return f"{name} = {text}"
-            return f"{name} = {f'({text})' if value.args else text}.clone()"
+            return f"{name} = {f'({text})' if value.op == 'where' else text}.clone()"
         if slot.kind is Kind.HOST:
             return f'state["{name}"] = {name} = {text}'
         return (not statement.source and self._in_place(slot)) or f"{name}.copy_({text})"
@@ -415,6 +417,24 @@ class _File:
         zero = {Kind.TENSOR: "torch.zeros_like(p)", Kind.SCALAR: "p.new_zeros(())"}
         made = zero[slot.kind] if slot.init is ZERO else like[slot.kind].format(value)
         return [f'state["{slot.name}"] = {made}']
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """A statement of ours on one line where it fits; a longer call takes one line an argument."""
+    if len(line) <= width:
+        return [line]
+    statement = ast.parse(line).body[0]
+    call = statement.value if isinstance(statement, ast.Assign | ast.Expr) else None
+    if not isinstance(call, ast.Call) or not call.args or call.keywords:
+        return [line]
+    head, tail = line[: call.args[0].col_offset], line[call.args[-1].end_col_offset :]
+    args = [ast.get_source_segment(line, arg) or "" for arg in call.args]
+    inner = [part for arg in args for part in _with_comma(wrapped(arg, width - 4))]
+    return [head, *(f"    {part}" for part in inner), tail]
+
+
+def _with_comma(lines: list[str]) -> list[str]:
+    return [*lines[:-1], f"{lines[-1]},"]
 
 
 def _raise(indent: int, message: str) -> list[str]:

@@ -56,6 +56,16 @@ def _cbrt(x: Tensor) -> Tensor:
     """Real cube root."""
     return torch.copysign(torch.abs(x) ** (1 / 3), x)
 ''',
+    "_clip": '''
+def _clip(x: Tensor | float, low: Tensor | float, high: Tensor | float) -> Tensor:
+    """The smaller of high and the larger of x and low; NaN where one of them is NaN."""
+    like = next(value for value in (x, low, high) if isinstance(value, Tensor))
+    x, low, high = (
+        torch.as_tensor(value, dtype=like.dtype, device=like.device)
+        for value in (x, low, high)
+    )
+    return torch.minimum(torch.maximum(x, low), high)
+''',
     "_where": '''
 def _where(c: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
     """The value a where c is not 0, else b; NaN where c is NaN."""
@@ -78,7 +88,7 @@ def _mean(x: Tensor) -> Tensor:
     "_rms": '''
 def _rms(x: Tensor) -> Tensor:
     """Root of the mean square over the tensor; 0 where it is empty."""
-    return torch.linalg.vector_norm(x) / max(x.numel(), 1) ** 0.5
+    return torch.sqrt(x.square().sum() / max(x.numel(), 1))
 ''',
     "_dot": '''
 def _dot(a: Tensor, b: Tensor) -> Tensor:

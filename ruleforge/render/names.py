@@ -121,6 +121,13 @@ def state_names(text: RuleText, live: list[int], names: Names, style: Style) -> 
     return found
 
 
+def slot_names(rule: Rule, reserved: frozenset[str] = frozenset()) -> tuple[str, ...]:
+    """torch-like names for all states of a rule that has no names of its own."""
+    every = list(range(len(rule.states)))
+    found = state_names(RuleText(rule, ()), every, Names(reserved), "torch")
+    return tuple(found[i] for i in every)
+
+
 def temporary_name(item: Expr, names: Mapping[Expr, str], denominators: set[Expr]) -> str:
     """A wish for the name of an intermediate value.
 

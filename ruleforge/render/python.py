@@ -34,8 +34,8 @@ _ARITHMETIC: dict[str, Spelling] = {
     "sub": Spelling("{0} - {1}", SUM, (SUM, PRODUCT)),
     "mul": Spelling("{0} * {1}", PRODUCT, (PRODUCT, SIGN)),
     "div": Spelling("{0} / {1}", PRODUCT, (PRODUCT, SIGN)),
-    "pow": Spelling("{0} ** {1}", POWER, (ATOM, SIGN)),
-    "neg": Spelling("-{0}", SIGN, (SIGN,)),
+    "pow": Spelling("{0} ** {1}", POWER, (ATOM, ATOM)),
+    "neg": Spelling("-{0}", SIGN, (ATOM,)),
     "lerp": Spelling("{0} + {2} * ({1} - {0})", SUM, (PRODUCT, SUM, PRODUCT)),
 }
 _COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
@@ -56,7 +56,7 @@ TORCH: dict[str, Spelling] = {
     **{op: _own(name, 2) for op, name in _MASK_NAMES.items()},
     "sign": _own("_sign"),
     "cbrt": _own("_cbrt"),
-    "clip": Spelling("torch.minimum(torch.maximum({0}, {1}), {2})"),
+    "clip": _own("_clip", 3),
     "where": _own("_where", 3),
     "norm": _call("torch.linalg.vector_norm"),
     "mean": _own("_mean"),
@@ -72,6 +72,11 @@ _TORCH_NUMBERS: dict[tuple[str, tuple[bool, ...]], Spelling] = {
     ("maximum", (False, True)): Spelling("torch.clamp({0}, min={1})"),
     ("maximum", (True, False)): Spelling("torch.clamp({1}, min={0})"),
     ("clip", (False, True, True)): _call("torch.clamp", 3),
+    **{
+        ("clip", (True, low, high)): _own("_clip", 3)
+        for low, high in ((True, False), (False, True), (False, False))
+    },
+    **{("clip", (False, low, high)): _own("_clip", 3) for low, high in ((True, False), (False, True))},
 }
 # These take Python numbers as they are; other functions of torch want tensors.
 _TORCH_TAKES_NUMBERS = frozenset({*_ARITHMETIC, *_COMPARE})

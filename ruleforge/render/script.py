@@ -12,15 +12,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ruleforge.core import expr as ex
 from ruleforge.core.canon import live_states
 from ruleforge.core.expr import Expr
+from ruleforge.core.laws import lawful
 from ruleforge.core.ops import HOST_LEAVES
-from ruleforge.core.rule import Hyper, Kind
-from ruleforge.core.text import RuleText
+from ruleforge.core.rule import Hyper, Kind, Rule, State
+from ruleforge.core.text import Line, RuleText
 from ruleforge.render.base import Writer
 from ruleforge.render.names import Names, Style, state_names, temporary_name
 from ruleforge.render.ranges import Range, host_ranges
@@ -63,7 +64,8 @@ class Script:
         slots: live states in the order of the rule.
         hypers: name of each hyperparameter that is read, by number.
         statements: in order; the last word on what is computed.
-        update: the update, to be written with `names`.
+        update: the update, to be written with `names` after the last statement.
+        kept: name under which the update was put aside, where it is the old value of a state.
         names: how nodes are written after the last statement.
         kinds: kind of every node.
         ranges: range of every host number.
@@ -75,6 +77,7 @@ class Script:
     hypers: Mapping[int, str]
     statements: tuple[Statement, ...]
     update: Expr
+    kept: str
     names: Mapping[Expr, str]
     kinds: Mapping[Expr, Kind]
     ranges: Mapping[Expr, Range]
@@ -113,7 +116,27 @@ class Plan:
 
 def make_script(text: RuleText, plan: Plan) -> Script:
     """Statements for the live part of a rule: dead states, lines and hypers are left out."""
-    return _Maker(text, plan).run()
+    return _Maker(_tidied(text), plan).run()
+
+
+def _tidied(text: RuleText) -> RuleText:
+    """The text with exact laws applied and every order of arguments kept: `2 * 3 * x` is `6 * x`."""
+
+    def better(item: Expr, args: tuple[Expr, ...]) -> Expr:
+        kept = ex.with_args(item, args)
+        found = lawful(item.op, *args) if args else item
+        return (
+            kept if found.op == item.op and sorted(found.args, key=hash) == sorted(args, key=hash) else found
+        )
+
+    rule = text.rule
+    mapping = ex.rebuild([*rule.roots, *(line.value for line in text.lines)], better)
+    states = tuple(State(mapping[s.init], mapping[s.next]) for s in rule.states)
+    return replace(
+        text,
+        rule=Rule(mapping[rule.update], states, rule.hypers),
+        lines=tuple(Line(line.target, mapping[line.value]) for line in text.lines),
+    )
 
 
 class _Maker:
@@ -131,6 +154,7 @@ class _Maker:
             for i in live
         ]
         self.old = {ex.state(slot.index): slot for slot in self.slots}
+        self.kept = plan.names.fresh(plan.update) if self.rule.update in self.old else ""
         self.locals: dict[Expr, str] = {}
         self.first_write: dict[Expr, Slot] = {}
 
@@ -244,7 +268,7 @@ class _Maker:
     def _ordered(self, split: set[int]) -> tuple[list[str], int | None]:
         """Statement ids in order, or the state whose new value must wait under its own name.
 
-        An id is `let:<key>`, `new:<state>` (a value that waits) or `write:<state>`.
+        An id is `let:<key>`, `new:<state>` (a value that waits), `write:<state>` or `keep:update`.
         """
         nodes = self._nodes(split)
         providers = {item: f"let:{item.key}" for item in self.locals}
@@ -256,7 +280,9 @@ class _Maker:
             if role == "write" and int(what) in split:
                 before[name].add(f"new:{what}")
                 continue
-            reads, used = self._reads(value, own=providers.get(value, name) == name or role == "new")
+            reads, used = self._reads(
+                value, own=providers.get(value, name) == name or role in ("new", "keep")
+            )
             before[name] |= {providers[item] for item in used}
             for index in reads:
                 if name != f"write:{index}" and f"write:{index}" in nodes:
@@ -276,6 +302,8 @@ class _Maker:
 
     def _nodes(self, split: set[int]) -> dict[str, Expr]:
         nodes = {f"let:{item.key}": item for item in self.locals}
+        if self.kept:
+            nodes["keep:update"] = self.rule.update
         for slot in self.slots:
             if slot.next is ex.state(slot.index):
                 continue
@@ -324,6 +352,9 @@ class _Maker:
             if role == "let":
                 statements.append(Statement("let", names[by_key[what]], by_key[what]))
                 continue
+            if role == "keep":
+                statements.append(Statement("let", self.kept, self.rule.update))
+                continue
             slot = self._slot(int(what))
             if role == "new":
                 statements.append(Statement("let", waiting[slot.index], slot.next))
@@ -335,7 +366,7 @@ class _Maker:
         used = {item.op for item in ex.walk(roots)}
         return Script(
             text=self.text, slots=tuple(self.slots), hypers=self.hypers, statements=tuple(statements),
-            update=self.rule.update, names=names, kinds=self.rule.kinds,
+            update=self.rule.update, kept=self.kept, names=names, kinds=self.rule.kinds,
             ranges=host_ranges(roots, self.rule.hypers),
             reads=frozenset(used & {*HOST_LEAVES, "g", "w", "is_matrix"}),
         )  # fmt: skip

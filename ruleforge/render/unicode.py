@@ -98,6 +98,6 @@ def formula(text: RuleText, *, width: int = 76, with_weights: bool = True) -> li
         lines.append(f"{unicode_name(statement.name)} ← {value}")
     first = [f"{unicode_name(s.name)}₀ = {writer.write(s.init)}" for s in script.slots if s.init.value != 0.0]
     if with_weights:
-        update, level = writer.held(script.update)
+        update, level = (script.kept, ATOM) if script.kept else writer.held(script.update)
         lines.append(f"w ← w − lr·{update if level >= PRODUCT else writer.bracket(update)}")
     return [*lines, *([f"start: {', '.join(first)}"] if first else [])]
