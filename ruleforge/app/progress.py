@@ -58,10 +58,13 @@ class QuietProgress:
 
 
 class _Clock:
-    """How long it took, and how long it may still take."""
+    """How long it took, and how long it may still take.
+
+    What came before `start`, such as tuning baselines, counts as time gone, but not for the pace.
+    """
 
     def __init__(self) -> None:
-        self.started = time.monotonic()
+        self.made = self.started = time.monotonic()
         self.total: int | None = None
         self.budget_s: float | None = None
         self.first: tuple[int, float] | None = None
@@ -71,13 +74,18 @@ class _Clock:
         self.started = time.monotonic()
         self.total, self.budget_s = total, budget_s
 
-    def elapsed_s(self) -> float:
+    def gone_s(self) -> float:
+        """Seconds since this was made."""
+        return time.monotonic() - self.made
+
+    def searching_s(self) -> float:
+        """Seconds since `start`."""
         return time.monotonic() - self.started
 
     def eta_s(self, n: int) -> float | None:
         """Seconds to the end after generation `n`, from the pace since the first one seen."""
         bounds = []
-        elapsed = self.elapsed_s()
+        elapsed = self.searching_s()
         if self.first is None:
             self.first = (n, elapsed)  # a resumed run starts in the middle: its pace counts from here
         since, at = self.first
@@ -113,14 +121,14 @@ def funnel_line(funnel: Mapping[str, Any]) -> str:
 
 
 class PlainProgress:
-    """One line per generation and per finished phase, for logs and pipes."""
+    """One line for each generation and message, for logs and pipes; a phase is told when nothing else
+    has been said for a while."""
 
     def __init__(self, stream: TextIO | None = None, *, every_s: float = 5.0) -> None:
         self.stream = stream if stream is not None else sys.stderr
         self.every_s = every_s
         self.clock = _Clock()
-        self.said = ""
-        self.said_at = 0.0
+        self.said_at = time.monotonic()
 
     def start(self, total_generations: int | None, budget_s: float | None) -> None:
         self.clock.start(total_generations, budget_s)
@@ -132,14 +140,12 @@ class PlainProgress:
         self.message(f"generation {n + 1}{of}: {stats_line(stats)}{rest}")
 
     def phase(self, text: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        is_new = text != self.said
-        if is_new or done >= total or now - self.said_at >= self.every_s:
-            self.said, self.said_at = text, now
+        if time.monotonic() - self.said_at >= self.every_s:
             self.message(f"{text}: {done}/{total}")
 
     def message(self, text: str) -> None:
-        print(f"[{format_span(self.clock.elapsed_s()):>6}] {clean(text)}", file=self.stream, flush=True)
+        self.said_at = time.monotonic()
+        print(f"[{format_span(self.clock.gone_s()):>6}] {clean(text)}", file=self.stream, flush=True)
 
     def close(self) -> None:
         pass
@@ -201,12 +207,12 @@ class LiveProgress:
         if clock.total:
             fractions.append((self.n + 1) / clock.total)
         if clock.budget_s:
-            fractions.append(clock.elapsed_s() / clock.budget_s)
+            fractions.append(clock.searching_s() / clock.budget_s)
         of = f"/{clock.total}" if clock.total is not None else ""
         head = f"generation {self.n + 1}{of}" if self.n >= 0 else "starting"
         rest = f" · {format_span(self.eta_s)} left" if self.eta_s is not None else ""
         bar = ProgressBar(total=1.0, completed=min(1.0, max(fractions, default=0.0)), width=28)
-        grid.add_row(Text(head, style="bold"), bar, Text(f"{format_span(clock.elapsed_s())} gone{rest}"))
+        grid.add_row(Text(head, style="bold"), bar, Text(f"{format_span(clock.gone_s())} gone{rest}"))
         lines: list[Any] = [grid]
         if self.stats:
             lines.append(Text(stats_line(self.stats)))

@@ -5,12 +5,13 @@ Knows the shapes of those records and nothing of how they came about.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ruleforge.app.display import indented, print_table, remark, say
 from ruleforge.app.plain import format_count, format_ratio, format_span
 from ruleforge.app.progress import funnel_line
+from ruleforge.core.known import KNOWN
 
 Record = Mapping[str, Any]
 
@@ -28,15 +29,19 @@ def speedup_cell(summary: Record | float | None, *, with_interval: bool = False)
     return cell
 
 
-def _standing(record: Record) -> list[str]:
-    cells = []
-    speedup = record.get("speedup") or {}
-    for suite in ("search", "validation"):
-        standing = speedup.get(suite) or {}
-        cells += [
-            speedup_cell(standing.get(name), with_interval=name == "vs_best_single") for name, _ in REFERENCES
-        ]
-    return cells
+def _standing(record: Record, suite: str) -> list[str]:
+    standing = (record.get("speedup") or {}).get(suite) or {}
+    return [
+        speedup_cell(standing.get(name), with_interval=name == "vs_best_single") for name, _ in REFERENCES
+    ]
+
+
+def _size(record: Record) -> tuple[Any, Any]:
+    """Nodes and state slots; of a baseline that does not say, those of the known rule."""
+    if record.get("nodes") is None and record.get("name") in KNOWN:
+        rule = KNOWN[record["name"]].rule.rule
+        return rule.nodes, rule.canonical.slots
+    return record.get("nodes", ""), record.get("states", "")
 
 
 def print_search(result: Record) -> None:
@@ -56,53 +61,35 @@ def print_search(result: Record) -> None:
             say()
             say(indented(champion["text"]))
             say()
-        if champion.get("lr_vs_adam") is not None:
-            say(f"Start from {champion['lr_vs_adam']:g} times the learning rate that Adam likes.")
-            say()
     best_new = result.get("best_new")
     if best_new and best_new.get("id") != (champion or {}).get("id"):
         say(f"Best rule without a name: rule {best_new.get('id')}")
         say()
         say(indented(best_new["text"]))
         say()
-    rows: list[Sequence[Any]] = []
-    shown = set()
     labelled = [("champion", champion), ("best new", best_new)]
     labelled += [("front", each) for each in result.get("front") or ()]
+    named: dict[str, tuple[str, Record]] = {}
     for label, record in labelled:
-        if record and record.get("id") not in shown:
-            shown.add(record.get("id"))
-            known_as = record.get("known_as") or "new"
-            rows.append(
-                (
-                    label,
-                    f"{record.get('id')}: {known_as}",
-                    record.get("nodes"),
-                    record.get("states"),
-                    *_standing(record),
-                )
-            )
-    for record in result.get("baselines") or ():
-        rows.append(
-            (
-                "baseline",
-                record["name"],
-                record.get("nodes", ""),
-                record.get("states", ""),
-                *_standing(record),
-            )
-        )
-    columns = ["", "rule", "nodes", "states"]
-    columns += [f"{suite} vs {words}" for suite in ("search", "validation") for _, words in REFERENCES]
-    print_table(
-        columns, rows, title="Speed-up, ×1.30: the same loss in 1/1.30 of the steps", right=columns[2:]
-    )
-    say()
+        if record:
+            named.setdefault(f"{record.get('id')}: {record.get('known_as') or 'new'}", (label, record))
+    named |= {record["name"]: ("baseline", record) for record in result.get("baselines") or ()}
+    numbers = ("nodes", "states", *(f"vs {words}" for _, words in REFERENCES))
+    for suite in ("search", "validation"):
+        best = (result.get("reference") or {}).get(suite)
+        title = f"Speed-up on the {suite} suite" + (f"; best single baseline: {best}" if best else "")
+        rows = [
+            (label, name, *_size(record), *_standing(record, suite))
+            for name, (label, record) in named.items()
+        ]
+        print_table(("", "rule", *numbers), rows, title=title, right=numbers)
+        say()
+    say("×1.30: the same loss in 1/1.30 of the steps, all tuned alike; in brackets the 95 % interval")
     for key in ("carries_over", "verdict"):
         if isinstance(result.get(key), str):
             say(result[key])
     if funnel := result.get("funnel"):
-        say(f"Funnel: {funnel_line(funnel)}")
+        _print_funnel(funnel)
     if (wall_s := result.get("wall_s")) is not None:
         say(f"Wall time: {format_span(wall_s)}")
     if (memory := result.get("peak_memory_mb")) is not None:
@@ -119,6 +106,23 @@ def print_search(result: Record) -> None:
         if champion:
             say(f"To use it:  ruleforge export {run} --to torch -o champion.py")
             say(f"To judge it where no choice has looked:  ruleforge compare {run} --suite held_out")
+
+
+def _print_funnel(funnel: Record) -> None:
+    """The stages in order, then what was set aside, with the hit rates of both duplicate checks."""
+    aside = {name: n for name, n in funnel.items() if name.startswith(("duplicate", "rejected"))}
+    stages = {name: n for name, n in funnel.items() if name not in aside and name != "lane_steps"}
+    say(f"Funnel: {funnel_line(stages)}")
+    asked, unique = funnel.get("proposed") or 0, funnel.get("unique") or 0
+    bases = {"duplicate_key": asked, "duplicate_behaviour": unique}
+    parts = [
+        f"{name.replace('_', ' ')} {n}" + (f" ({100 * n / bases[name]:.0f} %)" if bases.get(name) else "")
+        for name, n in aside.items()
+    ]
+    if parts:
+        say(f"Set aside: {', '.join(parts)}")
+    if steps := funnel.get("lane_steps"):
+        say(f"Trained: {steps:,} lane-steps")
 
 
 def print_estimate(cost: Record) -> None:

@@ -136,11 +136,9 @@ def champion_of(folder: Path) -> Target:
                 file=str(folder),
                 hint=f"`ruleforge resume {folder}` goes on; `ruleforge list {folder}` shows its rules so far",
             )
-        text = load(str(path))
-        stored = store.candidate_by_full_key(text.rule.full_key)
-        if stored is None:  # the champion is written simplified, and may have been found in a longer form
-            stored = store.candidate_by_key(text.rule.key)
-        return Target(folder.resolve().name, text, "champion", folder, stored.id if stored else None)
+        # It is written simplified, so its text need not be that of the candidate it was found as.
+        champion = (store.results().get("final") or {}).get("champion") or {}
+        return Target(folder.resolve().name, load(str(path)), "champion", folder, champion.get("id"))
 
 
 def _candidate(run: str, number: str) -> Target:

@@ -40,7 +40,7 @@ def tell_all(progress: Progress) -> None:
 
 def test_a_log_gets_one_line_for_each_thing() -> None:
     stream = io.StringIO()
-    tell_all(PlainProgress(stream))
+    tell_all(PlainProgress(stream, every_s=0.0))
     lines = stream.getvalue().splitlines()
     assert len(lines) == 4
     assert "tuning baselines: 1/3" in lines[0]
@@ -49,13 +49,30 @@ def test_a_log_gets_one_line_for_each_thing() -> None:
     assert lines[3].endswith("done red [bold]")
 
 
-def test_a_phase_is_not_repeated_within_seconds() -> None:
+def test_a_phase_is_told_when_nothing_was_said_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    stream = io.StringIO()
+    progress = PlainProgress(stream, every_s=5.0)
+    for done in range(1, 13):
+        now += 1.0
+        progress.phase("training", done, 12)
+    lines = stream.getvalue().splitlines()
+    assert lines == ["[    5s] training: 5/12", "[   10s] training: 10/12"]
+
+
+def test_time_gone_counts_from_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     stream = io.StringIO()
     progress = PlainProgress(stream)
-    for done in range(1, 101):
-        progress.phase("training", done, 100)
-    lines = stream.getvalue().splitlines()
-    assert [line.rpartition(": ")[2] for line in lines] == ["1/100", "100/100"]
+    now = 104.0
+    progress.message("baselines are tuned")
+    progress.start(2, None)
+    now = 106.0
+    progress.generation(0, {})
+    assert [line[:8] for line in stream.getvalue().splitlines()] == ["[    4s]", "[    6s]"]
+    assert stream.getvalue().rstrip().endswith("2s left")
 
 
 def test_a_terminal_shows_where_the_search_stands() -> None:

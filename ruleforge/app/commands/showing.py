@@ -92,10 +92,7 @@ def _in_run(target: Target) -> dict[str, Any]:
     assert target.run is not None
     with Store.open(target.run, readonly=True) as store:
         final = store.results().get("final") or {}
-        champion = final.get("champion") or {}
         number = target.id
-        if number is None and target.origin == "champion":
-            number = champion.get("id")
         judged = next((each for each in final.get("front") or () if each["id"] == number), None)
         if number is None:
             return {"fitness": [], "final": None, "known_as": None, "lineage": []}
