@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 
 from ruleforge.core import expr as ex
 from ruleforge.core.expr import Expr
-from ruleforge.core.format import format_number, format_rule
+from ruleforge.core.format import format_rule
 from ruleforge.core.laws import ZERO
 from ruleforge.core.rule import Kind
 from ruleforge.core.text import RuleText
 from ruleforge.errors import ExportError
 from ruleforge.export.safety import check_class_name, check_names, class_name_for, plain_lines, snake
 from ruleforge.render.helpers import TORCH_HELPERS, with_needed
-from ruleforge.render.python import TorchWriter
+from ruleforge.render.python import TorchWriter, python_number
 from ruleforge.render.script import Plan, Script, Slot, Statement, make_script
 from ruleforge.render.unicode import formula
 
@@ -144,7 +144,7 @@ class _File:
         if not self.hypers:
             return []
         lines = [
-            f'    "{name}": ({format_number(hyper.low)}, {format_number(hyper.high)}),'
+            f'    "{name}": ({python_number(hyper.low)}, {python_number(hyper.high)}),'
             for name, hyper in self.hypers.items()
         ]
         return [
@@ -195,6 +195,8 @@ class _File:
         lines += [""] if self.script.slots or len(lines) > 2 else []
         for statement in self.script.statements:
             lines += wrapped(self._statement(statement), WIDTH - 8)
+            if statement.slot is not None and statement.slot.kind is Kind.HOST:
+                lines.append(f'state["{statement.name}"] = {statement.name}')
         update = self.script.kept or self.writer.write(self.script.update)
         lines += [f"update = {update}"] if update != "update" else []
         return [
@@ -213,7 +215,7 @@ class _File:
                 return f"{name} = {text}"
             return f"{name} = {f'({text})' if value.op == 'where' else text}.clone()"
         if slot.kind is Kind.HOST:
-            return f'state["{name}"] = {name} = {text}'
+            return f"{name} = {text}"
         return (not statement.source and self._in_place(slot)) or f"{name}.copy_({text})"
 
     def _in_place(self, slot: Slot) -> str:
@@ -279,7 +281,7 @@ class _File:
             lines.append("    total_steps: steps of the whole training; the rule's schedule depends on it.")
         for name, hyper in self.hypers.items():
             lines.append(
-                f"    {name}: a number between {format_number(hyper.low)} and {format_number(hyper.high)}."
+                f"    {name}: a number between {python_number(hyper.low)} and {python_number(hyper.high)}."
             )
         lines += [
             "    weight_decay: decoupled decay, outside the rule.",
@@ -297,9 +299,9 @@ class _File:
             "def __init__(",
             "    self,",
             "    params: ParamsT,",
-            f"    lr: float = {self.lr!r},",
-            *(f"    {name}: float = {hyper.default!r}," for name, hyper in self.hypers.items()),
-            f"    weight_decay: float = {self.weight_decay!r},",
+            f"    lr: float = {_float(self.lr)},",
+            *(f"    {name}: float = {_float(hyper.default)}," for name, hyper in self.hypers.items()),
+            f"    weight_decay: float = {_float(self.weight_decay)},",
             "    *,",
             *total,
             "    maximize: bool = False,",
@@ -411,7 +413,7 @@ class _File:
         value = writer.write(slot.init)
         self.writer.helpers |= writer.helpers
         if slot.kind is Kind.HOST:
-            value = repr(float(slot.init.value or 0)) if slot.init.op == "const" else value
+            value = _float(float(slot.init.value or 0)) if slot.init.op == "const" else value
             return [f'state["{slot.name}"] = {value}']
         like = {Kind.TENSOR: "torch.full_like(p, {})", Kind.SCALAR: "p.new_full((), {})"}
         zero = {Kind.TENSOR: "torch.zeros_like(p)", Kind.SCALAR: "p.new_zeros(())"}
@@ -431,6 +433,11 @@ def wrapped(line: str, width: int) -> list[str]:
     args = [ast.get_source_segment(line, arg) or "" for arg in call.args]
     inner = [part for arg in args for part in _with_comma(wrapped(arg, width - 4))]
     return [head, *(f"    {part}" for part in inner), tail]
+
+
+def _float(value: float) -> str:
+    """A float that reads as one: 1.0, not 1."""
+    return repr(value).replace("e+", "e")
 
 
 def _with_comma(lines: list[str]) -> list[str]:

@@ -195,13 +195,18 @@ for _table, _extra in ((TORCH, ()), (NUMPY, ()), ({*HOST, *_REDUCTIONS}, ())):
 _SIMPLE = re.compile(r"-?(?:[A-Za-z_][A-Za-z_0-9.]*|[0-9.]+(?:e[-+]?[0-9]+)?)")
 
 
+def python_number(value: float) -> str:
+    """A number as ruff and black write it."""
+    return format_number(value).replace("e+", "e")
+
+
 class PythonWriter(Writer):
     """Python expressions, spaced as ruff and black space them."""
 
     def leaf(self, item: Expr) -> tuple[str, int]:
         if item.op == "const":
-            value = float(item.value or 0)
-            return format_number(value), SIGN if str(value).startswith("-") else ATOM
+            number = python_number(float(item.value or 0))
+            return number, SIGN if number.startswith("-") else ATOM
         if item.op == "first":
             return "float(t == 1)", ATOM
         return item.op, ATOM
