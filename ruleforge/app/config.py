@@ -12,14 +12,14 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import Any, Final, NamedTuple, TypeAlias, Union, get_args, get_origin
+from typing import Any, Final, TypeAlias
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from ruleforge.app.schema import OBJECTIVES, Config, refuse_objective
+from ruleforge.app.faults import as_error, caret, describe
+from ruleforge.app.schema import Config
 from ruleforge.app.toml_places import KeyPath, Place, find_places
-from ruleforge.app.values import Table, choices, did_you_mean
+from ruleforge.app.values import did_you_mean
 from ruleforge.errors import ConfigError
 from ruleforge.tasks import SUITES, Workload, load_workload
 
@@ -145,8 +145,8 @@ def parse_config(
         return Config.model_validate(data, context={"folder": data["folder"]})
     except ValidationError as error:
         deterministic = data.get("deterministic", True) is not False
-        faults = [_describe(each, data, deterministic) for each in error.errors(include_url=False)]
-    raise _as_error(faults, file, places, lines, dict(changed))
+        faults = [describe(each, data, deterministic) for each in error.errors(include_url=False)]
+    raise as_error(faults, file, places, lines, dict(changed))
 
 
 def _read_toml(text: str, file: str) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def _read_toml(text: str, file: str) -> dict[str, Any]:
             file=file,
             line=line,
             column=column,
-            context=_caret(text.splitlines(), line, column),
+            context=caret(text.splitlines(), line, column),
             hint='write key = value, text in "quotes", tables as [name]',
         ) from None
 
@@ -204,172 +204,6 @@ def _assign(data: dict[str, Any], name: str, value: Any, told_as: str) -> tuple[
             )
     table[path[-1]] = value
     return path, told_as
-
-
-# Telling faults
-
-
-class _Fault(NamedTuple):
-    path: KeyPath
-    message: str
-    hint: str
-
-
-_TYPES: Final = {
-    "int": "a whole number",
-    "float": "a number",
-    "string": "text in quotes",
-    "bool": "true or false",
-    "tuple": "a list",
-    "list": "a list",
-    "dict": "a table",
-    "model": "a table",
-}
-
-
-def _describe(error: Any, data: Any, deterministic: bool) -> _Fault:
-    """One of pydantic's faults in the words of this project."""
-    path: KeyPath = tuple(error["loc"])
-    name = _spelled(path)
-    kind: str = error["type"]
-    given = error.get("input")
-    limits = error.get("ctx", {})
-    if kind == "ruleforge":
-        if limits["at"]:
-            path = (*path, limits["at"])
-        return _Fault(path, f"{name}: {limits['message']}" if name else limits["message"], limits["hint"])
-    if kind == "extra_forbidden":
-        return _Fault(path, *_unknown_key(path, deterministic))
-    if kind == "missing":
-        return _Fault(path[:-1], f"{name} is missing", f"add {path[-1]} = …")
-    if kind == "literal_error":
-        expected = re.findall(r"'([^']*)'", str(limits.get("expected", "")))
-        if path[0] == "objectives" and given in ("max", "min"):
-            return _Fault(path, f"{name} is {given!r}, which no search wants", f"write {expected[0]!r}")
-        return _Fault(path, f"{name}: {given!r} is not among its values", choices(str(given), expected))
-    bounds = {
-        "greater_than": ("more than", "gt"),
-        "greater_than_equal": ("at least", "ge"),
-        "less_than": ("less than", "lt"),
-        "less_than_equal": ("at most", "le"),
-    }
-    if kind in bounds:
-        word, key = bounds[kind]
-        return _Fault(path, f"{name}: expected {word} {limits[key]}, found {given!r}", "")
-    if kind in ("too_short", "string_too_short"):
-        return _Fault(path, f"{name}: expected at least one entry, found none", "")
-    expected_type = _TYPES.get(kind.split("_")[0], "")
-    if kind.endswith(("_type", "_parsing", "_from_float")) and expected_type:
-        return _Fault(path, f"{name}: expected {expected_type}, found {_shown(given)}", "")
-    return _Fault(path, f"{name}: {str(error['msg']).lower()}, found {_shown(given)}", "")
-
-
-def _spelled(path: KeyPath) -> str:
-    """A path as a reader writes it: `training.rungs[0].steps`."""
-    out = ""
-    for part in path:
-        out += f"[{part}]" if isinstance(part, int) else f".{part}" if out else part
-    return out
-
-
-def _shown(value: Any) -> str:
-    kinds = {str: "text", bool: "a truth value", int: "a whole number", float: "a number"}
-    kinds |= {list: "a list", dict: "a table"}
-    text = repr(value)
-    if isinstance(value, bool):
-        text = text.lower()
-    text = text if len(text) <= 60 else text[:57] + "…"
-    return f"{text} ({kinds.get(type(value), type(value).__name__)})"
-
-
-def _unknown_key(path: KeyPath, deterministic: bool) -> tuple[str, str]:
-    """Message and hint for a key that the schema lacks."""
-    key = str(path[-1])
-    if path[0] in ("objectives", "weights") and len(path) == 2:
-        return refuse_objective(key, deterministic=deterministic)
-    own = list(_keys_at(path[:-1]))
-    elsewhere = [
-        f"[{section}]" for section in _keys_at(()) if (section,) != path[:-1] and key in _keys_at((section,))
-    ]
-    where = f"[{_spelled(path[:-1])}]" if path[:-1] else "the top level"
-    message = f"unknown key {key!r} in {where}" if path[:-1] else f"unknown key {key!r}"
-    if guess := did_you_mean(key, own):
-        return message, guess
-    if elsewhere:
-        return message, f"it belongs in {' or '.join(elsewhere)}"
-    if not path[:-1] and key in OBJECTIVES:
-        return message, "it belongs in [objectives]"
-    return message, f"keys of {where}: {', '.join(own)}"
-
-
-def _keys_at(path: KeyPath) -> dict[str, Any]:
-    """The keys of a table of the schema and their types; none for what is no table."""
-    model: Any = Config
-    for part in path:
-        if isinstance(part, int):
-            continue
-        model = _table_in(_keys_at_model(model).get(part))
-        if model is None:
-            return {}
-    return _keys_at_model(model)
-
-
-def _keys_at_model(model: type[BaseModel]) -> dict[str, Any]:
-    return {field.alias or name: field.annotation for name, field in model.model_fields.items()}
-
-
-def _table_in(annotation: Any) -> Any:
-    """The table model within an annotation such as `tuple[Rung, ...] | None`, or None."""
-    if isinstance(annotation, type) and issubclass(annotation, Table):
-        return annotation
-    if get_origin(annotation) in (Union, UnionType, tuple):
-        return next((found for each in get_args(annotation) if (found := _table_in(each))), None)
-    return None
-
-
-def _as_error(
-    faults: Iterable[_Fault],
-    file: str,
-    places: Mapping[KeyPath, Place],
-    lines: Sequence[str],
-    changed: Mapping[KeyPath, str],
-) -> ConfigError:
-    """One error for all faults, in the order of the file."""
-    told: list[tuple[Place | None, str, _Fault]] = []
-    for fault in faults:
-        override = next((text for path, text in changed.items() if fault.path[: len(path)] == path), None)
-        if override is not None:
-            told.append((None, override, fault))
-            continue
-        path = fault.path
-        while path and path not in places:
-            path = path[:-1]
-        told.append((places.get(path), "", fault))
-    told.sort(key=lambda each: each[0] or (0, 0))
-    if len(told) == 1:
-        place, origin, fault = told[0]
-        line, column = place or (None, None)
-        message = f"{origin}: {fault.message}" if origin else fault.message
-        return ConfigError(
-            message, file=file, line=line, column=column, hint=fault.hint, context=_caret(lines, line, column)
-        )
-    items = []
-    for place, origin, fault in told:
-        where = origin or (f"line {place[0]}, column {place[1]}" if place else "")
-        head = f"{where}: {fault.message}" if where else fault.message
-        items.append(f"  {head}" + (f" ({fault.hint})" if fault.hint else ""))
-    line, column = next((place for place, _, _ in told if place), None) or (None, None)
-    error = ConfigError("\n".join([f"{len(told)} faults", *items]), file=file)
-    error.line, error.column = line, column
-    return error
-
-
-def _caret(lines: Sequence[str], line: int | None, column: int | None) -> str:
-    if line is None or column is None or not 0 < line <= len(lines):
-        return ""
-    shown = lines[line - 1]
-    word = re.match(r"[\w.-]+|\"[^\"]*\"|.", shown[column - 1 :])
-    return f"    {shown}\n    {' ' * (column - 1)}{'^' * (len(word[0]) if word else 1)}"
 
 
 # Using and writing

@@ -40,7 +40,7 @@ def doctor(context: click.Context, quick: bool, as_json: bool) -> None:
         for name in ("memory_bytes", "free_disk_bytes"):
             value = machine.pop(name)
             machine[name.removesuffix("_bytes")] = "unknown" if value is None else format_bytes(value)
-        print_facts({name.replace("_", " "): value for name, value in machine.items()})
+        print_facts({name.replace("_", " "): value for name, value in machine.items() if value is not None})
         say()
         print_facts({name: version or "not installed" for name, version in report["libraries"].items()})
         say()
@@ -67,6 +67,10 @@ def doctor(context: click.Context, quick: bool, as_json: bool) -> None:
 
 
 def _machine() -> dict[str, Any]:
+    import torch
+
+    from ruleforge.backends import fastest_plane
+
     compiler = next((found for name in ("gcc", "cc", "clang") if (found := shutil.which(name))), None)
     results = Path("results")
     where = results if results.is_dir() else Path.cwd()
@@ -78,6 +82,8 @@ def _machine() -> dict[str, Any]:
         "usable_cpus": worker_count(None),
         "threads_by_environment": os.environ.get("OMP_NUM_THREADS"),
         "compiler": compiler,
+        "update_plane": fastest_plane(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "memory_bytes": _memory_bytes(),
         "free_disk_bytes": shutil.disk_usage(where).free,
         "results_folder": str(where.absolute()),
