@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ruleforge.backends import numba_kernels as nk
+from ruleforge.backends.numba_loops import FINISH, HOST_OPCODE, OPCODE, REDUCE
 from ruleforge.core.ops import OPS
 from ruleforge.core.program import HOST_SPACES, SCALAR_SPACES, Instr, Operand, Program
 from ruleforge.core.rule import Kind
@@ -265,9 +266,9 @@ class _Encoder:
         """Append an instruction; `kinds` overrules what its arguments are."""
         found = [self._operand(arg) for arg in args]
         kinds = kinds or "".join(kind for _, kind in found)
-        if (op, kinds) not in nk.OPCODE and kinds == "st":
+        if (op, kinds) not in OPCODE and kinds == "st":
             found, kinds = found[::-1], "ts"
-        self._numbers(nk.OPCODE[op, kinds], out, [number for number, _ in found])
+        self._numbers(OPCODE[op, kinds], out, [number for number, _ in found])
 
     def _numbers(self, code: int, out: int, args: Iterable[int]) -> None:
         a, b, c = (*args, 0, 0, 0)[:3]
@@ -277,7 +278,7 @@ class _Encoder:
         program = self.program
         header = np.zeros(nk.N_PROGRAM_COLUMNS, np.int64)
         for instr in program.host:
-            self._numbers(nk.HOST_OPCODE[instr.op], self._host(instr.out), map(self._host, instr.args))
+            self._numbers(HOST_OPCODE[instr.op], self._host(instr.out), map(self._host, instr.args))
         header[nk.HOST_HI] = header[nk.AFTER_LO] = len(self.rows)
         self._host_states()
         header[nk.AFTER_HI] = len(self.rows)
@@ -321,7 +322,7 @@ class _Encoder:
             gather, finish = _REDUCTIONS[step.instr.op]
             a, b = [self._operand(arg)[0] for arg in (step.args * 2)[:2]]
             out = self._operand(step.instr.out)[0]
-            self._numbers(nk.FINISH[finish], out, [a, b, nk.REDUCE[gather]])
+            self._numbers(FINISH[finish], out, [a, b, REDUCE[gather]])
         bounds.append(len(self.rows))
         if number == self.end:
             self._scalar_states()
@@ -339,7 +340,7 @@ class _Encoder:
             self._copy(to, new)
         lr, decay = self._at(("rounded", 0)), self._at(("rounded", 1))
         at, kind = self._final(self.update)
-        self._numbers(nk.OPCODE["apply", kind], nk.W, [at, lr, decay])
+        self._numbers(OPCODE["apply", kind], nk.W, [at, lr, decay])
         self._copy(nk.U, self.update)
 
     def _final(self, arg: Arg) -> tuple[int, str]:
@@ -349,11 +350,11 @@ class _Encoder:
 
     def _copy(self, to: int, arg: Arg) -> None:
         at, kind = self._final(arg)
-        self._numbers(nk.OPCODE["copy", kind], to, [at])
+        self._numbers(OPCODE["copy", kind], to, [at])
 
     def _scalar_states(self) -> None:
         """Copies at the end of a parameter tensor, as for the host's states."""
-        copy = nk.OPCODE["copy", "t"]
+        copy = OPCODE["copy", "t"]
         moves = []
         for slot in self.program.slots_of(Kind.SCALAR):
             to = self._at(("scalar", self.scalar_state_at + slot.index))

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from ruleforge.backends import numba_kernels as nk
 from ruleforge.backends.base import LaneGroup, Layout
 from ruleforge.backends.numba_code import CONST_AT, IS_MATRIX, Code, MatrixCall, encode
+from ruleforge.backends.numba_loops import ACC
 from ruleforge.backends.reference import RuleState
 from ruleforge.core import ops
 from ruleforge.core.ops import OPS
@@ -39,6 +40,8 @@ Lanes = NDArray[np.float64]
 Array = NDArray[Any]
 L1_BYTES = 24 * 1024
 """What the tiles of one program may fill, of an L1 cache of 32 KiB or more."""
+CACHE_BYTES = 8 * 1024 * 1024
+"""A chunk larger than this is taken not to fit in a core's cache: tiles are fetched ahead of their use."""
 _REALS: dict[Any, Any] = {torch.float32: np.float32, torch.float64: np.float64}
 _log = logging.getLogger(__name__)
 
@@ -65,7 +68,7 @@ def warm_up(report: Callable[[str], None] = _log.warning, dtype: Any = torch.flo
         host, rounds = np.zeros(0), np.zeros(0, np.int64)
         made = nk.kernel()(
             none, none, none, 1.0, host, 1.0, host, table, table, table, table, rounds, host, rounds, empty,
-            empty, empty, empty, empty, np.zeros((0, nk.ACC)), rounds, 0, 0, 0, 0,
+            empty, empty, empty, empty, np.zeros((0, ACC)), rounds, False, 0, 0, 0, 0,
         )  # fmt: skip
     finally:
         waiting.cancel()
@@ -119,6 +122,8 @@ class NumbaLanes:
         for group, made in zip(groups, self._groups, strict=True):
             self._start(group, made, lr0[made.first : made.first + made.n_lanes])
         self._runs = self._merge()
+        n_numbers = 2 * self._n_lanes * layout.n_weights + self._states.size
+        self._ahead = n_numbers * self._states.itemsize > CACHE_BYTES
 
     # building
 
@@ -134,8 +139,8 @@ class NumbaLanes:
             header[[nk.ROUND_LO, nk.ROUND_HI]] += n_rounds
             header[nk.PHASE_AT] = n_phases
             n_operands = nk.STATES + header[nk.N_STATES] + header[nk.N_FULL] + header[nk.N_TILES]
-            fitting = L1_BYTES // (np.dtype(self._real).itemsize * int(n_operands)) // nk.ACC * nk.ACC
-            header[nk.TILE] = min(max(fitting, nk.ACC), nk.TILE_MAX)
+            fitting = L1_BYTES // (np.dtype(self._real).itemsize * int(n_operands)) // ACC * ACC
+            header[nk.TILE] = min(max(fitting, ACC), nk.TILE_MAX)
             header[nk.FULL_KEPT] = code.has_matrix
             header[nk.FULL_STRIDE] = self._layout.n_weights if code.has_matrix else largest
             phases.append(code.phases + n_rows)
@@ -149,7 +154,7 @@ class NumbaLanes:
         self._rounds = np.concatenate([np.zeros(0, np.int64), *(code.rounds for code in codes)])
         n_tiles = max((int(c.header[nk.N_TILES]) for c in codes), default=0)
         self._scratch = _aligned(n_tiles * nk.TILE_STRIDE, self._real)
-        self._sums = np.zeros((max((code.n_reductions for code in codes), default=0), nk.ACC))
+        self._sums = np.zeros((max((code.n_reductions for code in codes), default=0), ACC))
         counted = [nk.N_STATES, nk.N_FULL, nk.N_TILES, nk.N_SCALARS, nk.N_ROUNDED]
         self._address = np.zeros(
             nk.STATES + int(self._programs[:, counted].sum(axis=1).max(initial=0)), np.int64
@@ -280,7 +285,7 @@ class NumbaLanes:
             self._kernel(
                 w, g, u, float(t), rates, float(progress), decay, self._rows, self._phases, self._programs,
                 self._lanes, self._offsets, self._host, self._rounds, self._rounded, self._scalars,
-                self._states, self._full, self._scratch, self._sums, self._address,
+                self._states, self._full, self._scratch, self._sums, self._address, self._ahead,
                 first, last, first_phase, last_phase,
             )  # fmt: skip
 

@@ -19,7 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ruleforge.backends import numba_code, numba_kernels, reference
+from ruleforge.backends import numba_code, numba_kernels, numba_loops, reference
 from ruleforge.backends.base import LaneGroup, Layout
 from ruleforge.backends.numba_lanes import NumbaLanes, warm_up
 from ruleforge.backends.reference import RuleState, StepContext
@@ -194,7 +194,7 @@ def test_reductions(op: str, bad: float | None) -> None:
 
 
 def test_every_core_op_is_covered() -> None:
-    covered = {name for name, _ in numba_kernels.OPCODE} | set(numba_kernels.FINISH) | {"orthogonalize"}
+    covered = {name for name, _ in numba_loops.OPCODE} | set(numba_loops.FINISH) | {"orthogonalize"}
     assert set(CORE) <= covered
 
 
@@ -517,11 +517,11 @@ def test_no_instruction_writes_where_it_reads() -> None:
     """Loops whose output overlaps an input would leave their vectorized path."""
     for seed in range(60):
         code = numba_code.encode(compile_rule(random_rule(np.random.default_rng(seed), exact=False)))
-        moves_weights = {numba_kernels.OPCODE["apply", kind] for kind in "ts"}
+        moves_weights = {numba_loops.OPCODE["apply", kind] for kind in "ts"}
         tiles_end = (
             numba_kernels.STATES + code.header[numba_kernels.N_STATES : numba_kernels.N_TILES + 1].sum()
         )
-        names = {number: name for name, number in numba_kernels.OPCODE.items()}
+        names = {number: name for name, number in numba_loops.OPCODE.items()}
         for lo, hi in code.phases[:, [numba_kernels.TENSOR_LO, numba_kernels.TENSOR_HI]]:
             for op, out, *args in code.rows[lo:hi]:
                 used = args[: len(names[op][1])]
