@@ -140,12 +140,12 @@ class _Evaluation:
 
     def run(self) -> list[list[Outcome]]:
         grid = self.protocol.grid()
-        self._tune(dict.fromkeys(self.tuning, grid))
+        self._tune(dict.fromkeys(self.tuning, grid), self.plan.chunk_lanes)
         for _ in range(MAX_WIDENINGS if self.protocol.widen else 0):
             wider = {at: specs for at in self.tuning if (specs := self._beyond_edge(at))}
             if not wider:
                 break
-            self._tune(wider)
+            self._tune(wider, self.plan.score_lanes)
         scored = self._score()
         return [
             [self._outcome((r, w), scored.get((r, w), [])) for w in range(len(self.workloads))]
@@ -153,20 +153,20 @@ class _Evaluation:
         ]
 
     def _train(
-        self, lanes: dict[tuple[int, int], tuple[LaneSpec, ...]], seed: int
+        self, lanes: dict[tuple[int, int], tuple[LaneSpec, ...]], seed: int, chunk: int
     ) -> dict[tuple[int, int], list[tuple[ChunkResult, int]]]:
-        """Train lanes; returns for each (rule, workload) its lanes as (chunk result, row)."""
+        """Train lanes in chunks; returns for each (rule, workload) its lanes as (chunk result, row)."""
         jobs: list[ChunkJob] = []
         owners: list[list[tuple[int, int]]] = []
         for w, workload in enumerate(self.workloads):
             mine = [at for at in lanes if at[1] == w]
             rules = [RuleLanes(self.texts[r], lanes[r, w]) for r, _ in mine]
             pending = [at for at in mine for _ in lanes[at]]
-            for chunk in pack(rules, self.plan.chunk_lanes):
-                size = sum(len(rule.lanes) for rule in chunk)
-                owners.append(pending[:size])
-                pending = pending[size:]
-                jobs.append(ChunkJob(workload, seed, self.protocol.steps(workload), chunk, self.plan))
+            for part in pack(rules, chunk):
+                n_lanes = sum(len(rule.lanes) for rule in part)
+                owners.append(pending[:n_lanes])
+                pending = pending[n_lanes:]
+                jobs.append(ChunkJob(workload, seed, self.protocol.steps(workload), part, self.plan, chunk))
         results = self.workers.map(train_chunk, jobs, self.done)
         found: dict[tuple[int, int], list[tuple[ChunkResult, int]]] = {at: [] for at in lanes}
         for result, owner in zip(results, owners, strict=True):
@@ -174,8 +174,8 @@ class _Evaluation:
                 found[at].append((result, row))
         return found
 
-    def _tune(self, lanes: dict[tuple[int, int], tuple[LaneSpec, ...]]) -> None:
-        for at, rows in self._train(lanes, self.protocol.tune_seed).items():
+    def _tune(self, lanes: dict[tuple[int, int], tuple[LaneSpec, ...]], chunk: int) -> None:
+        for at, rows in self._train(lanes, self.protocol.tune_seed, chunk).items():
             tuning = self.tuning[at]
             for spec, (result, row) in zip(lanes[at], rows, strict=True):
                 final = smooth(result.curves[row])[-1]
@@ -201,7 +201,7 @@ class _Evaluation:
         chosen = {at: (t.specs[best],) for at, t in self.tuning.items() if (best := t.best()) is not None}
         scored: dict[tuple[int, int], list[tuple[ChunkResult, int]]] = {at: [] for at in chosen}
         for seed in self.protocol.score_seeds:
-            for at, rows in self._train(chosen, seed).items():
+            for at, rows in self._train(chosen, seed, self.plan.score_lanes).items():
                 scored[at] += rows
         return scored
 

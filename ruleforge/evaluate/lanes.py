@@ -23,7 +23,8 @@ class Plan:
     """The recorded execution plan: what decides the bits of a training besides its content.
 
     Attributes:
-        chunk_lanes: lanes of every chunk; padded, never shrunk.
+        chunk_lanes: lanes of a chunk that tunes; padded, never shrunk.
+        score_lanes: lanes of a chunk that scores, where a rule has one lane; padded, never shrunk.
         update_plane: name in `backends.PLANES`.
         gradient_plane: "eager" or "compiled".
         weight_decay: decoupled, for all lanes.
@@ -31,6 +32,7 @@ class Plan:
     """
 
     chunk_lanes: int = 72
+    score_lanes: int = 24
     update_plane: str = "torch"
     gradient_plane: str = "eager"
     weight_decay: float = 0.0
@@ -59,13 +61,14 @@ class RuleLanes:
 
 @dataclass(frozen=True)
 class ChunkJob:
-    """Train some rules' lanes on one workload from one seed for a number of steps."""
+    """Train some rules' lanes on one workload from one seed for a number of steps, in `size` lanes."""
 
     workload: Workload
     seed: int
     n_steps: int
     rules: tuple[RuleLanes, ...]
     plan: Plan
+    size: int
 
 
 @dataclass(frozen=True)

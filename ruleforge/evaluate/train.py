@@ -68,7 +68,7 @@ def train_chunk(job: ChunkJob) -> ChunkResult:
         Loss curves, final scores and where lanes diverged, in lane order.
     """
     prepare_thread()
-    rules = _padded(job.rules, job.plan.chunk_lanes)
+    rules = _padded(job.rules, job.size)
     specs = [spec for rule in rules for spec in rule.lanes]
     scales = [update_scale(job.workload, rule.text) for rule in rules for _ in rule.lanes]
     lr0 = np.array([spec.lr / scale for spec, scale in zip(specs, scales, strict=True)])

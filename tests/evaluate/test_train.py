@@ -21,7 +21,7 @@ WORKLOAD = WORKLOADS["teacher_student"]
 
 def run(rules: tuple[str, ...], *, plan: Plan | None = None, n_steps: int = 15) -> ChunkResult:
     lanes = tuple(RuleLanes(text, LANES) for text in rules)
-    return train_chunk(ChunkJob(WORKLOAD, 0, n_steps, lanes, plan or Plan(chunk_lanes=16)))
+    return train_chunk(ChunkJob(WORKLOAD, 0, n_steps, lanes, plan or Plan(), 16))
 
 
 def rows(result: ChunkResult, number: int) -> np.ndarray:
@@ -30,7 +30,7 @@ def rows(result: ChunkResult, number: int) -> np.ndarray:
 
 @pytest.mark.parametrize("plane", [name for name in PLANES if name != "reference"])
 def test_position_and_neighbours_change_no_bit(plane: str) -> None:
-    plan = Plan(chunk_lanes=16, update_plane=plane)
+    plan = Plan(update_plane=plane)
     alone = run((ADAM,), plan=plan)
     last = run((LION, CLIPPED, ADAM), plan=plan)
     poisoned = run((EXPLODES, ADAM), plan=plan)
@@ -42,8 +42,8 @@ def test_position_and_neighbours_change_no_bit(plane: str) -> None:
 @pytest.mark.parametrize("plane", [name for name in PLANES if name != "reference"])
 def test_planes_agree_with_the_reference(plane: str) -> None:
     rules = (ADAM, LION, CLIPPED)
-    slow = run(rules, plan=Plan(chunk_lanes=16, update_plane="reference"), n_steps=8)
-    fast = run(rules, plan=Plan(chunk_lanes=16, update_plane=plane), n_steps=8)
+    slow = run(rules, plan=Plan(update_plane="reference"), n_steps=8)
+    fast = run(rules, plan=Plan(update_plane=plane), n_steps=8)
     assert np.allclose(slow.curves, fast.curves, rtol=1e-3, atol=1e-5)
     assert np.array_equal(slow.lrs, fast.lrs)
 
@@ -61,8 +61,8 @@ def test_training_lowers_the_loss() -> None:
 
 def test_gradient_clipping_and_weight_decay_reach_the_training() -> None:
     plain = run(("update = g\n",))
-    clipped = run(("update = g\n",), plan=Plan(chunk_lanes=16, gradient_clip=1e-3))
-    decayed = run(("update = g\n",), plan=Plan(chunk_lanes=16, weight_decay=1.0))
+    clipped = run(("update = g\n",), plan=Plan(gradient_clip=1e-3))
+    decayed = run(("update = g\n",), plan=Plan(weight_decay=1.0))
     assert (clipped.curves[:2, -1] > plain.curves[:2, -1]).all()
     assert not np.array_equal(decayed.curves, plain.curves)
 
