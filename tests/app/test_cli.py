@@ -626,10 +626,10 @@ def test_doctor_trains_a_little(run_cli: RunCli, here: Path) -> None:
 
 
 def test_doctor_says_what_does_not_work(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(job: Any) -> Any:
+    def broken(*args: Any) -> Any:
         raise RuntimeError("no compiler")
 
-    monkeypatch.setattr("ruleforge.evaluate.train.train_chunk", broken)
+    monkeypatch.setattr("ruleforge.evaluate.evaluator.evaluate", broken)
     result = run_cli("doctor", "--quick")
     assert result.exit_code == 1
     assert "RuntimeError: no compiler" in result.stdout

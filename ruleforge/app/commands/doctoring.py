@@ -134,42 +134,39 @@ def _train_a_little(*, quick: bool) -> list[dict[str, Any]]:
     """Adam on each workload of the search suite, for a few steps, in one chunk of lanes."""
     from ruleforge.backends import fastest_plane
     from ruleforge.core.known import known
-    from ruleforge.evaluate.lanes import ChunkJob, LaneSpec, Plan, RuleLanes
-    from ruleforge.evaluate.train import train_chunk
+    from ruleforge.evaluate.evaluator import Protocol, evaluate
+    from ruleforge.evaluate.lanes import Plan
+    from ruleforge.evaluate.workers import Workers
     from ruleforge.tasks import load_suite
 
     plan = Plan(update_plane=fastest_plane())
     steps = QUICK_STEPS if quick else FULL_STEPS
-    lanes = tuple(LaneSpec(0.01, "constant") for _ in range(plan.chunk_lanes))
-    rule = (RuleLanes(str(known("adam").rule), lanes),)
+    rates = tuple(10.0 ** (k / 4 - 3) for k in range(8))
+    copies = plan.chunk_lanes // len(rates)
+    adam = str(known("adam").rule)
     trainings = []
     for workload in load_suite("search")[: 1 if quick else None]:
-        record: dict[str, Any] = {
-            "workload": workload.name,
-            "lanes": len(lanes),
-            "steps": steps,
-            "problem": "",
-        }
+        record: dict[str, Any] = {"workload": workload.name, "lanes": copies * len(rates), "steps": steps}
+        record |= {"problem": "", "loss_before": None, "loss_after": None}
+        record |= {"setup_s": 0.0, "wall_s": 0.0, "lane_steps_per_s": 0.0}
         try:
             began = time.perf_counter()
-            train_chunk(ChunkJob(workload, 0, 1, rule, plan))  # loads data, compiles what is compiled once
-            setup_s = time.perf_counter() - began
+            evaluate(
+                [adam], [workload], Protocol(rates[:1], n_steps=1), plan, Workers(1)
+            )  # loads and compiles
+            record["setup_s"] = time.perf_counter() - began
             began = time.perf_counter()
-            result = train_chunk(ChunkJob(workload, 0, steps, rule, plan))
-            wall_s = time.perf_counter() - began
-            record |= {
-                "loss_before": float(result.curves[0, 0]),
-                "loss_after": float(result.curves[0, -1]),
-                "setup_s": setup_s,
-                "wall_s": wall_s,
-                "lane_steps_per_s": len(lanes) * steps / wall_s,
-            }
-            if not record["loss_after"] < record["loss_before"]:
+            rows = evaluate([adam] * copies, [workload], Protocol(rates, n_steps=steps), plan, Workers(1))
+            record["wall_s"] = time.perf_counter() - began
+            record["lane_steps_per_s"] = record["lanes"] * steps / record["wall_s"]
+            curve = rows[0][0].curves[0]
+            before, after = curve[0], curve[-1]
+            record |= {"loss_before": before, "loss_after": after}
+            if before is None or after is None or not after < before:
                 record["problem"] = "the loss does not fall"
         except Exception as error:  # whatever is broken here is what the doctor is asked about
-            record["problem"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            record |= {"loss_before": None, "loss_after": None, "setup_s": 0.0, "wall_s": 0.0}
-            record["lane_steps_per_s"] = 0.0
+            first = str(error).split("\n")[0]
+            record["problem"] = f"{type(error).__name__}: {first}"
         trainings.append(record)
     return trainings
 
