@@ -81,7 +81,8 @@ class _Author:
         goals.append(("update", "any"))
         while goals:
             name, kind = goals.pop(self.below(len(goals)))
-            out.append(f"{name} = {self.term(kind, 1 + self.below(4))}")
+            deep = 2 if name == "update" else 1
+            out.append(f"{name} = {self.term(kind, deep + self.below(4))}")
             if name not in self.explicit:
                 {"number": self.numbers, "tensor": self.tensors, "any": self.anything}[kind].append(name)
         return "\n".join(out) + "\n"

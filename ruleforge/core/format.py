@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -53,15 +54,15 @@ def _written(text: RuleText, folded: Folded) -> str:
 
 
 _ESCAPES = {"\\": "\\\\", "\r": "\\r", "\0": "\\x00"}
+_QUOTES_THAT_END_IT = re.compile(r'"{3,}|"+\Z')
 
 
 def _docstring(doc: str) -> str:
     """A docstring as a literal: as it is, but for what would not survive."""
     body = "".join(
         f"\\u{ord(char):04x}" if "\ud800" <= char <= "\udfff" else _ESCAPES.get(char, char) for char in doc
-    ).replace('"""', '\\"\\"\\"')
-    if body.endswith('"'):
-        body = body[:-1] + '\\"'
+    )
+    body = _QUOTES_THAT_END_IT.sub(lambda quotes: '\\"' * len(quotes[0]), body)
     return f'"""{body}"""'
 
 

@@ -118,9 +118,8 @@ class Source:
         message = error.msg
         if "integer string conversion" in message:
             message = "a number has too many digits"
-        return self.fail_at(
-            line, start, f"syntax: {message}", "a line reads `name = expression`", end=start + 1
-        )
+        hint = "something is missing or misspelt here; a line reads `name = expression`"
+        return self.fail_at(line, start, f"syntax: {message}", hint, end=start + 1)
 
     def _line(self, number: int) -> str:
         return self.lines[number - 1] if 0 < number <= len(self.lines) else ""
