@@ -132,7 +132,11 @@ def collect_sum(item: Expr, facts: Facts) -> Expr | None:
 def _normalised(item: Expr) -> Expr | None:
     """A positive combination of two terms as their weighted average, if the weight is short."""
     terms = as_sum(item)
-    if len(terms) != 2 or ONE in terms or not all(weight > 0 for weight in terms.values()):
+    if ONE in terms or not all(weight > 0 for weight in terms.values()):
+        return None
+    if len(terms) == 1:
+        return next(iter(terms)) if item not in terms else None
+    if len(terms) != 2:
         return None
     total = sum(terms.values())
     if total == 1 and item.op == "lerp":
@@ -170,12 +174,13 @@ def weights_of_update(update: Expr) -> Expr | None:
 # products
 
 
-def collect_product(item: Expr, facts: Facts) -> Expr | None:
-    """Equal factors above and below cancelled, constants multiplied into one."""
-    if item.op not in ("mul", "div"):
-        return None
+Product = dict[Expr, int]  # of exponent of each factor
+
+
+def as_product(item: Expr) -> tuple[Fraction, Product]:
+    """A term as a constant times powers of terms that are no products."""
     factor = Fraction(1)
-    powers: dict[Expr, int] = {}
+    powers: Product = {}
     pending = [(item, 1)]
     while pending:
         node, power = pending.pop()
@@ -191,15 +196,28 @@ def collect_product(item: Expr, facts: Facts) -> Expr | None:
                 pending.append((node.args[0], power))
             case _:
                 powers[node] = powers.get(node, 0) + power
-    if not _sane(factor):
-        return None
+    return factor, {node: power for node, power in powers.items() if power}
+
+
+def put_product(factor: Fraction, powers: Product) -> Expr:
+    """A short spelling of a product."""
     above = _plain_product({node: power for node, power in powers.items() if power > 0})
     below = _plain_product({node: -power for node, power in powers.items() if power < 0})
-    made = _with_factor(factor, above, below)
+    return _with_factor(factor, above, below)
+
+
+def collect_product(item: Expr, facts: Facts) -> Expr | None:
+    """Equal factors above and below cancelled, constants multiplied into one."""
+    if item.op not in ("mul", "div"):
+        return None
+    factor, powers = as_product(item)
+    if not _sane(factor):
+        return None
+    made = put_product(factor, powers)
     return made if _size(made) < _size(item) else None
 
 
-def _plain_product(powers: dict[Expr, int]) -> Expr:
+def _plain_product(powers: Product) -> Expr:
     made = ONE
     for node, power in powers.items():
         made = make("mul", made, _whole_power(node, power))
@@ -226,6 +244,38 @@ def _with_factor(factor: Fraction, above: Expr, below: Expr) -> Expr:
     if above is not ONE and len(repr(inverse)) < len(repr(size)):
         made = make("div", make("div", above, below), inverse)
     return make("neg", made) if sign else made
+
+
+# shared parts
+
+
+def shared_parts(view: View) -> Iterator[View]:
+    """A sum or product that holds another one of the rule, written with it."""
+    sums = {item: as_sum(item) for item in view.nodes if item.op in ("add", "sub")}
+    for whole, terms in sums.items():
+        for part, inner in sums.items():
+            if 1 < len(inner) < len(terms) and _apart(whole, part) and set(inner) <= set(terms):
+                ratios = {terms[node] / inner[node] for node in inner}
+                if len(ratios) == 1:
+                    rest = {node: weight for node, weight in terms.items() if node not in inner}
+                    yield view.swapped({whole: put_sum({part: ratios.pop(), **rest})})
+    products = {item: as_product(item) for item in view.nodes if item.op in ("mul", "div")}
+    for whole, (factor, powers) in products.items():
+        for part, (inner_factor, inner_powers) in products.items():
+            left = {node: powers.get(node, 0) - power for node, power in inner_powers.items()}
+            smaller = all(rest * _sign_of(inner_powers[node]) >= 0 for node, rest in left.items())
+            if smaller and inner_powers and inner_powers != powers and _apart(whole, part):
+                rest_powers = {node: power for node, power in {**powers, **left}.items() if power}
+                made = put_product(factor / inner_factor, {part: 1, **rest_powers})
+                yield view.swapped({whole: made})
+
+
+def _apart(whole: Expr, part: Expr) -> bool:
+    return not mentions(whole, part) and not mentions(part, whole)
+
+
+def _sign_of(number: int) -> int:
+    return 1 if number > 0 else -1
 
 
 # ranges

@@ -108,6 +108,7 @@ TERM: tuple[Law, ...] = (
     abs(x) / x -> sign(x)                    | x is not 0
     abs(x) * sign(x) -> x                    | any x
     x * sign(x) -> abs(x)                    | any x
+    abs(sign(x)) * sign(x) -> sign(x)        | any x
     x / sign(x) -> abs(x)                    | x is not 0
     abs(x) / sign(x) -> x                    | x is not 0
     sqrt(x * x) -> abs(x)                    | x * x does not underflow
@@ -274,6 +275,7 @@ MOVES: tuple[Law, ...] = (
     (x / q) / y -> (x / y) / q               | products may be reordered
     x / (y * q) -> (x / y) / q               | products may be reordered
     x / (y / q) -> (x / y) * q               | products may be reordered
+    x + x -> 2 * x                           | any x
     abs(c * x) -> abs(c) * abs(x)            | any x
     abs(p * x) -> p * abs(x)                 | p > 0
     abs(x / p) -> abs(x) / p                 | p > 0

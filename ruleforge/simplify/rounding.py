@@ -111,19 +111,18 @@ class NoisyRun:
     def _jolt(self, op: str, value: Any, args: tuple[Any, ...]) -> Any:
         if op in _EXACT:
             return value
-        size = np.size(value)
-        draws = self._draws(size).reshape(np.shape(value))
-        step = np.spacing(np.abs(value))
-        moved = np.where(np.isfinite(step), value + draws * step, value)
+        value = np.asarray(value)
+        moved = value + self._draws(value.size).reshape(value.shape) * np.spacing(np.abs(value))
+        keep = ~np.isfinite(value)
         zero = value == 0
-        if np.any(zero):
-            if op in _UNDERFLOWS:
-                for arg in args:
-                    zero = zero & (arg != 0)
-                moved = np.where((value == 0) & ~zero, value, moved)
-            else:
-                moved = np.where(zero, value, moved)
-        return moved if np.ndim(value) else np.float64(moved)
+        if zero.any():
+            exact = op not in _UNDERFLOWS
+            for arg in () if exact else args:
+                exact = exact | (arg == 0)
+            keep |= zero & exact
+        if keep.any():
+            moved = np.where(keep, value, moved)
+        return moved if value.ndim else np.float64(moved)
 
     def _draws(self, size: int) -> Array:
         if size > _POOL // 2:

@@ -10,7 +10,7 @@ one element each: what they merely make undecidable must not use up the allowanc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,22 @@ class Streams:
     def lr(self, t: int) -> float:
         """Learning rate at step t; it decays, so that reading it shows."""
         return LR0 * (1.0 - 0.9 * (t - 1) / self.steps)
+
+    def only(self, tensors: Sequence[int]) -> Streams:
+        """Some of the tensors."""
+
+        def chosen(rows: tuple[tuple[Array, ...], ...]) -> tuple[tuple[Array, ...], ...]:
+            return tuple(tuple(row[i] for i in tensors) for row in rows)
+
+        return Streams(tuple(self.names[i] for i in tensors), chosen(self.grads), chosen(self.weights))
+
+    def repeated(self, times: int) -> Streams:
+        """Each tensor several times over, the copies side by side; for streams of one vector."""
+
+        def tiled(rows: tuple[tuple[Array, ...], ...]) -> tuple[tuple[Array, ...], ...]:
+            return tuple(tuple(np.tile(tensor, times) for tensor in row) for row in rows)
+
+        return Streams(tuple(names * times for names in self.names), tiled(self.grads), tiled(self.weights))
 
 
 def _scaled(scale: float) -> Callable[[np.random.Generator, int, int], Array]:

@@ -29,23 +29,17 @@ under a change of hyperparameters) are not measured here.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ruleforge.backends import reference
-from ruleforge.backends.reference import StepContext
-from ruleforge.core import expr as ex
-from ruleforge.core.ops import OPS
-from ruleforge.core.program import Program, compile_rule
-from ruleforge.core.rule import Hyper, Rule
+from ruleforge.core.rule import Rule
 from ruleforge.errors import InputError
-from ruleforge.simplify.rounding import NoisyRun
-from ruleforge.simplify.streams import LR0, Streams, make_streams
+from ruleforge.simplify.streams import Streams, make_streams
+from ruleforge.simplify.trajectories import Array, elements_meet, hyper_settings, run_rule
 
 Relation = Literal["equal", "scale"]
-Array = NDArray[np.float64]
 
 RTOL = 1e-10
 SAFETY = 64.0
@@ -54,7 +48,6 @@ WORSE_CONDITIONED = 1e-6
 MAX_EXCUSED = 0.01
 MIN_DEFINED = 0.2
 NOISY_RUNS = 5
-HYPER_SETTINGS = 3
 
 
 @dataclass(frozen=True)
@@ -141,19 +134,24 @@ class _Setting:
     hypers: tuple[float, ...]
     updates: Array  # (steps, elements)
     _spread: Array | None = None
+    _known: set[int] = field(default_factory=set)
 
-    def spread(self, streams: Streams) -> Array:
-        """Largest deviation under redrawn roundings, (steps, elements); found when first asked for."""
+    def spread(self, streams: Streams, where: NDArray[np.bool_]) -> Array:
+        """Largest deviation under redrawn roundings, (steps, elements).
+
+        Found when asked for, and only for the tensors in which `where` marks an element; 0 elsewhere.
+        """
         if self._spread is None:
-            rng = np.random.default_rng(np.random.SeedSequence((NOISY_RUNS, 1)))
-            widest = np.zeros_like(self.updates)
-            for _ in range(NOISY_RUNS):
-                noisy = run_rule(self.rule, self.hypers, streams, rng)
-                with np.errstate(all="ignore"):
-                    apart = np.abs(noisy - self.updates)
-                apart[~np.isfinite(apart)] = np.inf
-                np.maximum(widest, apart, out=widest)
-            self._spread = _with_neighbours(widest)
+            self._spread = np.zeros_like(self.updates)
+        ends = np.cumsum([grad.size for grad in streams.grads[0]])
+        marked = np.flatnonzero(where.any(axis=0))
+        wanted = sorted({int(v) for v in np.searchsorted(ends, marked, side="right")} - self._known)
+        if wanted:
+            part = streams.only(wanted)
+            at = np.concatenate([np.arange(ends[i] - streams.grads[0][i].size, ends[i]) for i in wanted])
+            plain = self.updates[:, at]
+            self._spread[:, at] = _with_neighbours(_deviation(self.rule, self.hypers, part, plain))
+            self._known.update(wanted)
         return self._spread
 
 
@@ -238,12 +236,14 @@ def _compare(first: _Setting, second: _Setting, relation: Relation, streams: Str
         apart[~np.isfinite(apart)] = np.inf
         wrong = defined & ~(apart <= RTOL * size)
         if wrong.any():
-            allowed = SAFETY * scale * first.spread(streams)
+            allowed = SAFETY * scale * first.spread(streams, wrong)
             within = wrong & (apart <= allowed + RTOL * size)
             excused = within & (allowed > ILL_CONDITIONED * size)
             wrong &= ~within
         if wrong.any():
-            allowed = np.minimum(SAFETY * second.spread(streams), WORSE_CONDITIONED * _with_neighbours(size))
+            allowed = np.minimum(
+                SAFETY * second.spread(streams, wrong), WORSE_CONDITIONED * _with_neighbours(size)
+            )
             wrong &= ~(apart <= allowed)
     verdict = Verdict(
         relation, True, scale=scale, max_error=_largest_error(apart, goal, defined & ~excused & ~wrong),
@@ -273,6 +273,19 @@ def _example(
         stream=flat[at], step=step + 1, element=at - flat.index(flat[at]),
         first=float(first.updates[step, at]), second=float(theirs[step, at]), hypers=first.hypers,
     )  # fmt: skip
+
+
+def _deviation(rule: Rule, hypers: tuple[float, ...], streams: Streams, plain: Array) -> Array:
+    """Largest distance of noisy runs from the plain one, infinite where one of them is not finite."""
+    rng = np.random.default_rng(np.random.SeedSequence((NOISY_RUNS, 1)))
+    if elements_meet(rule) or [grad.ndim for grad in streams.grads[0]] != [1]:
+        runs = [run_rule(rule, hypers, streams, rng) for _ in range(NOISY_RUNS)]
+    else:  # side by side, since elements do not meet
+        many = run_rule(rule, hypers, streams.repeated(NOISY_RUNS), rng)
+        runs = np.split(many, NOISY_RUNS, axis=1)
+    with np.errstate(all="ignore"):
+        apart = np.max([np.abs(run - plain) for run in runs], axis=0)
+    return np.where(np.isfinite(apart), apart, np.inf)
 
 
 def _with_neighbours(spread: Array) -> Array:
@@ -305,73 +318,3 @@ def _largest_error(apart: Array, goal: Array, agreeing: NDArray[np.bool_]) -> fl
     with np.errstate(all="ignore"):
         relative = np.where(agreeing & (peak > 0), apart / peak, 0.0)
     return float(np.max(relative))
-
-
-def elements_meet(rule: Rule) -> bool:
-    """Whether an element's update can depend on its tensor: reductions, matrix ops, the shape."""
-    return any(
-        item.op == "is_matrix" or (item.args and OPS[item.op].kind in ("reduce", "matrix"))
-        for item in ex.walk(rule.roots)
-    )
-
-
-def hyper_settings(hypers: tuple[Hyper, ...], seed: int) -> list[tuple[float, ...]]:
-    """The defaults, and random settings inside the open ranges, on each one's own scale."""
-    settings = [tuple(h.default for h in hypers)]
-    if hypers:
-        rng = np.random.default_rng(np.random.SeedSequence((seed, 2)))
-        settings += [tuple(_draw(h, rng) for h in hypers) for _ in range(HYPER_SETTINGS - 1)]
-    return settings
-
-
-def _draw(h: Hyper, rng: np.random.Generator) -> float:
-    """A value in the open range, at most tenfold away from the default on a log scale."""
-    if h.scale == "linear":
-        return h.low + (h.high - h.low) * float(rng.uniform(0.02, 0.98))
-    sign = -1.0 if h.scale == "one_minus_log" else 1.0
-    offset = 1.0 if h.scale == "one_minus_log" else 0.0
-    near, far = sorted((offset + sign * h.low, offset + sign * h.high))
-    default = offset + sign * h.default
-    low = max(near, default / 10, 1e-300)
-    high = max(low, min(far, default * 10))
-    value = offset + sign * low * (high / low) ** float(rng.uniform(0.02, 0.98))
-    return value if h.low < value < h.high else h.default
-
-
-def compiled(rule: Rule, hypers: tuple[float, ...]) -> tuple[Program, tuple[float, ...]]:
-    """The program, and hyperparameter values in the order that it reads them."""
-    tagged = rule.with_defaults(tuple(float(i) for i in range(len(rule.hypers))))
-    return compile_rule(tagged), tuple(hypers[int(tag)] for tag in tagged.canonical.defaults)
-
-
-def run_rule(
-    rule: Rule, hypers: tuple[float, ...], streams: Streams, noise: np.random.Generator | None = None
-) -> Array:
-    """Updates along the streams.
-
-    Args:
-        rule: any rule.
-        hypers: values in the order of `rule.hypers`.
-        streams: gradients and weights.
-        noise: redraws every rounding, if given.
-
-    Returns:
-        (steps, elements of all tensors), float64.
-    """
-    program, values = compiled(rule, hypers)
-
-    def context(t: int) -> StepContext:
-        return StepContext(t=t, lr=streams.lr(t), lr0=LR0, progress=t / streams.steps, hypers=values)
-
-    first = list(streams.weights[0])
-    noisy = NoisyRun(program, first, context(1), noise) if noise is not None else None
-    state = reference.init_state(program, first, context(1))
-    rows: list[Any] = []
-    for step in range(streams.steps):
-        grads, weights = streams.grads[step], streams.weights[step]
-        if noisy is not None:
-            updates = noisy.step(grads, weights, context(step + 1))
-        else:
-            updates, state = reference.update(program, state, grads, weights, context(step + 1))
-        rows.append(np.concatenate([u.ravel() for u in updates]))
-    return np.array(rows)
