@@ -335,7 +335,7 @@ class _Encoder:
             self._row("copy", self._at(place), [arg])
         for index, new in enumerate(self.nexts):
             to = self._at(("state", index))
-            if new == Operand("tensor_state", index) or self._operand(new)[0] == to:
+            if self._operand(new)[0] == to:
                 continue
             self._copy(to, new)
         lr, decay = self._at(("rounded", 0)), self._at(("rounded", 1))

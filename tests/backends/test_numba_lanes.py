@@ -6,6 +6,7 @@ since numpy's own float32 functions err by up to 4, within 5 ulp of the referenc
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 import warnings
@@ -18,6 +19,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import types
 
 from ruleforge.backends import numba_code, numba_kernels, numba_loops, reference
 from ruleforge.backends.base import LaneGroup, Layout
@@ -441,6 +443,32 @@ def test_odd_shapes(name: str, shapes: tuple[tuple[int, ...], ...]) -> None:
         np.testing.assert_allclose(made[0], joined(expected), rtol=1e-5, atol=1e-6)
 
 
+def test_states_that_take_each_other_over() -> None:
+    """Two states of each kind that swap places: every next value is of the old ones."""
+    host, scalar, tensor = ex.leaf("t"), ex.leaf("is_matrix"), ex.leaf("g")
+    states = []
+    for first, grows in ((0, host), (2, scalar), (4, tensor)):
+        states += [
+            State(ex.const(first + 1), ex.state(first + 1)),
+            State(ex.const(first + 2), ex.node("add", ex.state(first), grows)),
+        ]
+    update = ex.state(0)
+    for i in range(1, 6):
+        update = ex.node("sub", ex.node("mul", update, ex.const(2)), ex.state(i))
+    program = compile_rule(Rule(update, tuple(states)))
+    assert [slot.kind for slot in program.slots] == [Kind.HOST] * 2 + [Kind.SCALAR] * 2 + [Kind.TENSOR] * 2
+    plane = make_plane([(program, ())], LAYOUT)
+    state = plane.states()[0]
+    rng = np.random.default_rng(10)
+    for t in range(1, 5):
+        w, g = numbers(rng, 1, LAYOUT.n_weights), numbers(rng, 1, LAYOUT.n_weights)
+        _, made = step(plane, w, g, t=t)
+        ctx = StepContext(t, 0.1, 1.0, 0.5)
+        expected, state = reference_step(program, LAYOUT, state, g[0], w[0], ctx)
+        assert same_bits(made[0], expected)
+        assert same_bits(flat(plane.states()[0]), flat(state))
+
+
 @given(st.integers(0, 10_000), st.integers(1, 3), st.sampled_from([(5,), (64, 3), (2, 700)]))
 @settings(max_examples=20)
 def test_updates_are_what_moves_the_weights(seed: int, n: int, shape: tuple[int, ...]) -> None:
@@ -527,6 +555,27 @@ def test_no_instruction_writes_where_it_reads() -> None:
                 used = args[: len(names[op][1])]
                 assert op in moves_weights or out not in used, (seed, names[op])
                 assert out < tiles_end
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names of x86 instructions")
+@pytest.mark.parametrize(
+    ("op", "kinds", "packed"),
+    [
+        ("add", "tt", "addps"), ("mul", "ts", "mulps"), ("div", "tt", "divps"), ("sqrt", "t", "sqrtps"),
+        ("lerp", "tts", "mulps"), ("apply", "t", "mulps"), ("sign", "t", "movups"),
+        ("minimum", "tt", "movups"), ("where", "ttt", "movups"), ("lt", "ts", "movups"),
+        ("clip", "tss", "movups"), ("abs", "t", "movups"),
+        ("exp", "t", "mulpd"), ("tanh", "t", "divpd"), ("log", "t", "divpd"), ("sin", "t", "mulpd"),
+        ("pow", "tt", "divpd"), ("atan2", "tt", "divpd"), ("hypot", "tt", "sqrtpd"), ("cbrt", "t", "divpd"),
+    ],
+)  # fmt: skip
+def test_loops_are_vectorized_and_not_contracted(op: str, kinds: str, packed: str) -> None:
+    loop = numba_loops.tile_loops(np.float32)[numba_loops.OPCODE[op, kinds]]
+    pointer = types.CPointer(types.float32)
+    loop.compile((pointer,) * 4 + (types.intp,))
+    (assembly,) = loop.inspect_asm().values()
+    assert packed in assembly
+    assert "fmadd" not in assembly and "fmsub" not in assembly
 
 
 def test_second_process_loads_from_disk() -> None:
