@@ -21,7 +21,9 @@ from ruleforge.core.rule import Kind
 from ruleforge.core.text import RuleText
 from ruleforge.errors import ExportError
 from ruleforge.export.safety import check_class_name, check_names, class_name_for, plain_lines, snake
+from ruleforge.render.base import ATOM
 from ruleforge.render.helpers import TORCH_HELPERS, with_needed
+from ruleforge.render.names import MAX_NAME
 from ruleforge.render.python import TorchWriter, python_number
 from ruleforge.render.script import Plan, Script, Slot, Statement, make_script
 from ruleforge.render.unicode import formula
@@ -54,8 +56,8 @@ def export_torch(
         provenance: where the rule was found, shown at the top of the file.
 
     Raises:
-        ExportError: a class name that cannot be used, names that are no identifiers, a default
-            out of range, or a state that starts from `progress`.
+        ExportError: a class name that cannot be used, names that are no identifiers, or a default
+            out of range.
     """
     check_names(text)
     name = check_class_name(class_name) if class_name is not None else class_name_for(text.doc)
@@ -73,10 +75,7 @@ class _InitWriter(TorchWriter):
         self.names = {ex.hyper(i): f'group["{name}"]' for i, name in script.hypers.items()}
 
     def leaf(self, item: Expr) -> tuple[str, int]:
-        if item.op == "progress":
-            raise ExportError("a state starts from progress", hint="start it from a number or from lr0")
-        text, level = super().leaf(item)
-        return (f'group["{text}"]', level) if item.op in ("lr", "lr0") else (text, level)
+        return ('group["lr0"]', ATOM) if item.op == "lr0" else super().leaf(item)
 
 
 @dataclass
@@ -88,7 +87,8 @@ class _File:
     provenance: Mapping[str, object]
 
     def source(self) -> str:
-        longest = max([10, *map(len, (*self.text.states, *(line.target for line in self.text.lines)))])
+        written = (*self.text.states, *(line.target for line in self.text.lines))
+        longest = max([10, *(min(len(name), MAX_NAME) for name in written)])
         plan = Plan("torch", _RESERVED | {self.name}, WIDTH - 22 - longest, TorchWriter)
         self.script = make_script(self.text, plan)
         self.writer = TorchWriter(self.script)
@@ -418,7 +418,7 @@ class _File:
         like = {Kind.TENSOR: "torch.full_like(p, {})", Kind.SCALAR: "p.new_full((), {})"}
         zero = {Kind.TENSOR: "torch.zeros_like(p)", Kind.SCALAR: "p.new_zeros(())"}
         made = zero[slot.kind] if slot.init is ZERO else like[slot.kind].format(value)
-        return [f'state["{slot.name}"] = {made}']
+        return wrapped(f'state["{slot.name}"] = {made}', WIDTH - 16)
 
 
 def wrapped(line: str, width: int) -> list[str]:

@@ -60,10 +60,8 @@ def _cbrt(x: Tensor) -> Tensor:
 def _clip(x: Tensor | float, low: Tensor | float, high: Tensor | float) -> Tensor:
     """The smaller of high and the larger of x and low; NaN where one of them is NaN."""
     like = next(value for value in (x, low, high) if isinstance(value, Tensor))
-    x, low, high = (
-        torch.as_tensor(value, dtype=like.dtype, device=like.device)
-        for value in (x, low, high)
-    )
+    options = {"dtype": like.dtype, "device": like.device}
+    x, low, high = (torch.as_tensor(value, **options) for value in (x, low, high))
     return torch.minimum(torch.maximum(x, low), high)
 ''',
     "_where": '''

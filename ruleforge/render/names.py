@@ -21,6 +21,9 @@ from ruleforge.core.text import RuleText
 
 Style = Literal["torch", "maths"]
 
+MAX_NAME = 28
+"""Longest name of a state or an intermediate value; hyperparameters keep theirs."""
+
 _G = ex.leaf("g")
 _SQUARE = ex.node("mul", _G, _G)
 
@@ -117,7 +120,7 @@ def state_names(text: RuleText, live: list[int], names: Names, style: Style) -> 
             wish = _STEMS["ema_sq" if squared else term.op][column]
             if term.args[0] in locals_:
                 wish += f"_{locals_[term.args[0]]}"
-        found[i] = names.fresh(wish)
+        found[i] = names.fresh(wish[:MAX_NAME])
     return found
 
 
@@ -143,7 +146,7 @@ def temporary_name(item: Expr, names: Mapping[Expr, str], denominators: set[Expr
     if item.op == "mul" and item.args[0] is item.args[1] and words:
         return f"{words[0]}_sq"
     if OPS[item.op].kind == "reduce":
-        return "_".join([item.op, *dict.fromkeys(words)])[:24]
+        return "_".join([item.op, *dict.fromkeys(words)])
     if item in denominators:
         return "denom"
     if item.op in ("lt", "le", "gt", "ge", "eq", "ne"):

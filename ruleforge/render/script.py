@@ -23,7 +23,7 @@ from ruleforge.core.ops import HOST_LEAVES
 from ruleforge.core.rule import Hyper, Kind, Rule, State
 from ruleforge.core.text import Line, RuleText
 from ruleforge.render.base import Writer
-from ruleforge.render.names import Names, Style, state_names, temporary_name
+from ruleforge.render.names import MAX_NAME, Names, Style, state_names, temporary_name
 from ruleforge.render.ranges import Range, host_ranges
 
 MAX_INLINE = 5
@@ -211,7 +211,7 @@ class _Maker:
 
     def _name(self, item: Expr, wish: str) -> None:
         if not self._is_named(item):
-            self.locals[item] = self.plan.names.fresh(wish)
+            self.locals[item] = self.plan.names.fresh(wish[:MAX_NAME])
 
     def _divide(self) -> None:
         """Name arguments that a template repeats, then parts of lines that are too long."""
