@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 from functools import cache
 from typing import Any
 
@@ -37,6 +38,7 @@ from ruleforge.backends.numba_loops import (
 )
 from ruleforge.core import ops
 
+_log = logging.getLogger(__name__)
 TILE_MAX = 1024
 CACHE_LINE = 64
 TILE_STRIDE = TILE_MAX + 16  # elements between tiles: at 4,096 bytes stores would look like later loads
@@ -210,7 +212,11 @@ def _make_kernel(sources: int) -> Any:
                     _run_phase(w, program, plan, code, address, acc, size, plan[TENSOR_HI] - unasked, ahead)
         return sources
 
-    return njit(step_lanes, error_model="numpy", cache=True)
+    try:
+        return njit(step_lanes, error_model="numpy", cache=True)
+    except RuntimeError as error:  # numba found no folder that it may write to
+        _log.warning("the update plane will be compiled in every process (set NUMBA_CACHE_DIR): %s", error)
+        return njit(step_lanes, error_model="numpy")
 
 
 @cache

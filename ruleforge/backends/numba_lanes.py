@@ -113,8 +113,8 @@ class NumbaLanes:
         self._no_updates = np.zeros((0, layout.n_weights), self._real)
         self._no_decay = np.zeros(0)
         lr0 = np.asarray(lr0, np.float64)
-        codes = list(dict.fromkeys(encode(group.program) for group in groups))
-        self._tables(codes)
+        codes = [encode(group.program) for group in groups]
+        self._tables(list(dict.fromkeys(codes)))
         self._groups = self._lay_out(groups, codes)
         self._n_lanes = sum(group.n_lanes for group in groups)
         if lr0.shape != (self._n_lanes,):
@@ -162,7 +162,7 @@ class NumbaLanes:
 
     def _lay_out(self, groups: Sequence[LaneGroup], codes: Sequence[Code]) -> list[_Group]:
         """Give every lane its places in the chunk's arrays."""
-        number = {code: i for i, code in enumerate(codes)}
+        number = {code: i for i, code in enumerate(dict.fromkeys(codes))}
         n_weights, n_tensors = self._layout.n_weights, len(self._layout.sizes)
         made, lanes = [], []
         host = rounded = scalars = states = first = 0
@@ -170,8 +170,7 @@ class NumbaLanes:
             (int(p[nk.N_FULL] * p[nk.FULL_STRIDE]) for p in self._programs if not p[nk.FULL_KEPT]), default=0
         )
         full = shared
-        for group in groups:
-            code = encode(group.program)
+        for group, code in zip(groups, codes, strict=True):
             header = self._programs[number[code]]
             made.append(_Group(code, first, group.n_lanes, host, rounded, scalars, states, full))
             n_scalars, n_states = int(header[nk.N_SCALARS]) * n_tensors, int(header[nk.N_STATES]) * n_weights
@@ -214,9 +213,15 @@ class NumbaLanes:
         host[:, CONST_AT : code.hyper_at] = program.consts
         host[:, code.hyper_at : code.hyper_at + program.n_hypers] = hypers.T
         host[:, nk.LR0] = lr0
-        values = {Operand("lr0"): lr0}
-        values |= {Operand("const", i): np.full(made.n_lanes, v) for i, v in enumerate(program.consts)}
-        values |= {Operand("hyper", i): hypers[i] for i in range(program.n_hypers)}
+        values: dict[Operand, Any] = {Operand("lr0"): lr0}
+        for operand in (
+            *(arg for instr in program.setup for arg in instr.args),
+            *(s.init for s in program.slots),
+        ):
+            if operand.space == "const":
+                values[operand] = np.full(made.n_lanes, program.consts[operand.index])
+            elif operand.space == "hyper":
+                values[operand] = hypers[operand.index]
         with np.errstate(all="ignore"):
             for instr in program.setup:
                 meaning = OPS[instr.op].meaning
@@ -309,7 +314,7 @@ class NumbaLanes:
         return tensor.detach().numpy()
 
     def _per_lane(self, name: str, values: Lanes) -> Lanes:
-        array = np.ascontiguousarray(values, np.float64)
+        array = np.array(values, np.float64)  # a copy: the kernel is compiled for writable arrays alone
         if array.shape != (self._n_lanes,):
             raise RunError(f"{name} has shape {array.shape}, expected ({self._n_lanes},)")
         return array

@@ -589,6 +589,28 @@ def test_second_process_loads_from_disk() -> None:
     assert done.stdout.split() == ["1", "0"]
 
 
+def test_without_a_folder_to_cache_in_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_locator(*args: Any, **options: Any) -> Any:
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return args[0]
+
+    monkeypatch.setattr(numba_kernels, "njit", no_locator)
+    assert callable(numba_kernels._make_kernel(1))
+    assert "NUMBA_CACHE_DIR" in caplog.text
+
+
+def test_read_only_rates_compile_nothing() -> None:
+    plane = make_plane([(compile_rule(Rule.parse("update = g")), ())] * 2, SMALL)
+    before = len(numba_kernels.kernel().signatures)
+    w, g = np.ones((2, 17), np.float32), np.ones((2, 17), np.float32)
+    after, _ = step(plane, w, g, lr=np.broadcast_to(np.float64(0.5), 2), weight_decay=np.zeros(2)[::1])
+    assert (after == 0.5).all()
+    assert len(numba_kernels.kernel().signatures) == before
+
+
 @pytest.mark.slow
 def test_float64_lanes() -> None:
     rule = KNOWN["lamb"].rule.rule
