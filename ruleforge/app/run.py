@@ -442,14 +442,12 @@ def _finish(run: _Run, began: float, tuned: list[Baselines]) -> dict[str, Any]:
     candidates = run.finalists()
     suites = Suites(run.workloads, load_validation_workloads(config))
     report: dict[str, Any] = {
-        "run": str(store.path),
         "seed": config.seed,
         "generations": run.generation,
         "funnel": {
             **funnel_counts(run.funnel.counts, len(run.funnel.rungs)),
             **{k: int(v) for k, v in sorted(run.funnel.counts.items()) if k.startswith(("dup", "rej", "lane"))},
         },
-        "baselines_origin": sorted({each.origin for each in tuned}),
     }
     progress.message(f"final: {len(candidates)} finalists on {', '.join(w.name for w in suites.all)}")
     finalists, final_baselines = run_final(
@@ -473,11 +471,14 @@ def _finish(run: _Run, began: float, tuned: list[Baselines]) -> dict[str, Any]:
         published = publish_champion(champion, adam, config.seed)
         report["champion"] |= published.record
         store.put_champion(published.text)
-        report["champion_file"] = str(store.path / CHAMPION)
     store.put_result("final", report)
     store.put_result(FINISHED, {"generations": run.generation})
     progress.close()
-    return report | {
+    return {
+        "run": str(store.path),
+        **report,
+        "champion_file": str(store.path / CHAMPION) if finalists else None,
+        "baselines_origin": sorted({each.origin for each in (*tuned, final_baselines)}),
         "wall_s": round(time.monotonic() - began, 1),
         "peak_memory_mb": round(_peak_memory_mb(), 1),
         "seconds_per_workload": _seconds(store),
@@ -499,18 +500,13 @@ def _peak_memory_mb() -> float:
 
 def _baselines_record(tuned: Baselines) -> dict[str, Any]:
     return {
-        "origin": tuned.origin,
-        "outcomes": {
-            w: {name: outcome_to_json(o) for name, o in rules.items()} for w, rules in tuned.outcomes.items()
-        },
+        w: {name: outcome_to_json(o) for name, o in rules.items()} for w, rules in tuned.outcomes.items()
     }
 
 
 def _baselines_from(record: Mapping[str, Any]) -> Baselines:
-    outcomes = {
-        w: {name: outcome_from_json(o) for name, o in rules.items()} for w, rules in record["outcomes"].items()
-    }
-    return with_targets(outcomes, record["origin"])
+    outcomes = {w: {name: outcome_from_json(o) for name, o in rules.items()} for w, rules in record.items()}
+    return with_targets(outcomes, "stored")
 
 
 def estimate(config: Config, workers: int | None = None) -> dict[str, Any]:

@@ -1,0 +1,135 @@
+"""Whole searches, small: the same run whatever the number of workers, interrupted or not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ruleforge.app.config import parse_config
+from ruleforge.app.progress import QuietProgress
+from ruleforge.app.run import resume_run, run_search
+from ruleforge.app.schema import Config
+from ruleforge.core.text import parse
+from ruleforge.errors import StoreError
+from ruleforge.store import Store
+
+SMALL: dict[str, Any] = {
+    "grammar": "adaptive",
+    "seed": 3,
+    "search": {"population": 10, "generations": 3, "finalists": 2, "seed_rules": ["sgd", "adam"]},
+    "training": {
+        "workloads": ["teacher_student"],
+        "validation_suite": "validation",
+        "steps": 12,
+        "batch_size": 8,
+        "lrs": {"low": 1e-3, "high": 1e-1, "points": 3},
+        "schedules": ["constant"],
+        "seeds": 1,
+        "score_seeds": 1,
+        "update_plane": "torch",
+        "rungs": [{"steps": 6, "lrs": 2, "workloads": 1, "promote": 0.5}],
+    },
+    "baselines": {"rules": ["sgd", "adam"]},
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, own_cache: None) -> tuple[Path, dict[str, Any]]:
+    """A run from beginning to end in one process, and its report."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return folder, run_search(config(), out=folder, workers=1, progress=QuietProgress())
+
+
+def config(**search: Any) -> Config:
+    return parse_config({**SMALL, "search": {**SMALL["search"], **search}})
+
+
+class Interrupting(QuietProgress):
+    """Ctrl-C when a generation has ended."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def generation(self, n: int, stats: Any) -> None:
+        if n == self.after:
+            raise KeyboardInterrupt
+
+
+def contents(run: Path) -> tuple[str, bytes]:
+    with Store.open(run, readonly=True) as store:
+        return store.dump(), (run / "champion.rule").read_bytes()
+
+
+Whole = tuple[Path, dict[str, Any]]
+
+
+def test_two_workers_give_the_same_run(tmp_path: Path, whole: Whole) -> None:
+    run_search(config(), out=tmp_path / "two", workers=2, progress=QuietProgress())
+    assert contents(whole[0]) == contents(tmp_path / "two")
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path: Path, whole: Whole, after: int) -> None:
+    cut = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        run_search(config(), out=cut, workers=1, progress=Interrupting(after))
+    assert not (cut / "champion.rule").exists()
+    resume_run(cut, workers=1, progress=QuietProgress())
+    assert contents(whole[0]) == contents(cut)
+    with pytest.raises(StoreError, match="finished"):
+        resume_run(cut, workers=1, progress=QuietProgress())
+
+
+def test_a_longer_run_begins_with_the_shorter_one(tmp_path: Path, whole: Whole) -> None:
+    run_search(config(generations=1), out=tmp_path / "short", workers=1, progress=QuietProgress())
+    with (
+        Store.open(tmp_path / "short", readonly=True) as short,
+        Store.open(whole[0], readonly=True) as long,
+    ):
+        assert short.candidates() == [c for c in long.candidates() if c.generation == 0]
+        assert short.generations() == long.generations()[:1]
+
+
+def test_another_seed_is_another_search(tmp_path: Path, whole: Whole) -> None:
+    other = parse_config({**SMALL, "seed": 4})
+    run_search(other, out=tmp_path / "b", workers=1, progress=QuietProgress())
+    assert contents(whole[0])[0] != contents(tmp_path / "b")[0]
+
+
+def test_the_report_says_what_was_found(whole: Whole) -> None:
+    folder, report = whole
+    assert json.loads(json.dumps(report, allow_nan=False))
+    champion = report["champion"]
+    assert set(champion) >= {"id", "text", "nodes", "states", "known_as", "speedup", "simplified"}
+    assert set(champion["speedup"]) == {"search", "validation"}
+    assert set(champion["speedup"]["search"]) == {"vs_best_single", "vs_oracle", "vs_adam"}
+    assert [row["name"] for row in report["baselines"]] and report["carries_over"]
+    funnel = report["funnel"]
+    assert funnel["proposed"] >= funnel["unique"] >= funnel["distinct"] == funnel["rung_0"] >= funnel["full"]
+    assert parse((folder / "champion.rule").read_text()).rule.nodes <= champion["nodes"]
+
+
+def test_every_candidate_has_a_place_in_the_store(whole: Whole) -> None:
+    with Store.open(whole[0], readonly=True) as store:
+        trained = store.candidates(status="trained")
+        assert {row.candidate for row in store.evaluations(rung=0)} == {c.id for c in trained}
+        assert {row.workload for row in store.evaluations()} == {"teacher_student"}
+        assert not store.check()
+
+
+def test_random_search_runs_on_the_same_rails(tmp_path: Path) -> None:
+    report = run_search(
+        config(strategy="random", generations=1), out=tmp_path / "run", workers=1, progress=QuietProgress()
+    )
+    assert report["champion"] is not None
