@@ -50,7 +50,7 @@ def warm_up(report: Callable[[str], None] = _log.warning, dtype: Any = torch.flo
     """Compile the interpreter, or load it from numba's cache on disk.
 
     Args:
-        report: is told once, after a second, what is being waited for.
+        report: is told once, after two seconds, what is being waited for.
         dtype: torch dtype that the lanes will have.
 
     Raises:
@@ -59,8 +59,8 @@ def warm_up(report: Callable[[str], None] = _log.warning, dtype: Any = torch.flo
     real = _real(dtype)
     if nk.kernel().signatures and any(s[0].dtype.name == np.dtype(real).name for s in nk.kernel().signatures):
         return
-    message = "compiling the update plane: once a machine, 10 to 30 s; later starts load it from disk"
-    waiting = threading.Timer(1.0, report, [message])
+    message = "preparing the update plane: compiled once a machine (10 to 30 s), later loaded from disk"
+    waiting = threading.Timer(2.0, report, [message])
     waiting.daemon = True
     waiting.start()
     try:
@@ -214,10 +214,8 @@ class NumbaLanes:
         host[:, code.hyper_at : code.hyper_at + program.n_hypers] = hypers.T
         host[:, nk.LR0] = lr0
         values: dict[Operand, Any] = {Operand("lr0"): lr0}
-        for operand in (
-            *(arg for instr in program.setup for arg in instr.args),
-            *(s.init for s in program.slots),
-        ):
+        read = [arg for instr in program.setup for arg in instr.args]
+        for operand in (*read, *(slot.init for slot in program.slots)):
             if operand.space == "const":
                 values[operand] = np.full(made.n_lanes, program.consts[operand.index])
             elif operand.space == "hyper":
