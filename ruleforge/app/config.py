@@ -39,6 +39,10 @@ Overrides: TypeAlias = Sequence[str] | Mapping[str, Any]
 
 MAX_BYTES: Final = 256 * 1024
 CONFIG_FOLDER: Final = "search_configs"
+_EXCLUSIVE: Final[tuple[tuple[KeyPath, KeyPath], ...]] = (
+    (("training", "suite"), ("training", "workloads")),
+    (("objectives",), ("weights",)),
+)
 _PROJECT: Final = Path(__file__).resolve().parents[2]
 _SCHEMA_LINE: Final = "#:schema ../docs/search_config.schema.json\n"
 
@@ -139,6 +143,7 @@ def parse_config(
         changed = [_assign(data, name, value, f"{name} = {value!r}") for name, value in overrides.items()]
     else:
         changed = [_apply(data, each) for each in overrides]
+    _displace(data, [path for path, _ in changed])
     if isinstance(data.get("folder", ""), str):
         data["folder"] = str((Path(folder) / data.get("folder", "")).absolute())
     try:
@@ -187,6 +192,15 @@ def _apply(data: dict[str, Any], override: str) -> tuple[KeyPath, str]:
     except (ValueError, RecursionError):
         value = text.strip()
     return _assign(data, name, value, f"--set {override}")
+
+
+def _displace(data: dict[str, Any], changed: Sequence[KeyPath]) -> None:
+    """Of two keys that exclude each other, drop the file's where an override names the other."""
+    for ours, theirs in (*_EXCLUSIVE, *(pair[::-1] for pair in _EXCLUSIVE)):
+        is_named = [any(path[: len(key)] == key for path in changed) for key in (ours, theirs)]
+        table: Any = data.get(str(theirs[0])) if len(theirs) == 2 else data
+        if is_named == [True, False] and isinstance(table, dict):
+            table.pop(theirs[-1], None)
 
 
 def _assign(data: dict[str, Any], name: str, value: Any, told_as: str) -> tuple[KeyPath, str]:

@@ -361,6 +361,15 @@ def test_an_internal_error_is_one_line_and_debug_shows_more(
     assert "Traceback" in run_cli("--debug", "show", "lion").stderr
 
 
+def test_ctrl_c_is_one_message_everywhere(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ruleforge.app.targets.resolve_target", interrupted)
+    result = run_cli("show", "lion")
+    assert (result.exit_code, result.stderr.strip()) == (130, "error: interrupted")
+
+
 def test_a_full_disk_is_no_internal_error(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device", "results/x")
@@ -646,3 +655,21 @@ def test_a_reader_that_leaves_early_sees_no_traceback(project_root: Path) -> Non
     )  # fmt: skip
     assert "Traceback" not in done.stderr
     assert done.stdout
+
+
+# All of it
+
+
+@pytest.mark.slow
+def test_a_small_search_ends_with_files_that_the_other_commands_read(run_cli: RunCli, here: Path) -> None:
+    small = ["search.population=6", "search.generations=1", "search.finalists=1", "training.steps=20"]
+    small += ["training.lrs.points=3", 'baselines.rules=["adam"]', 'training.workloads=["digits_mlp"]']
+    args = ["search", "quickstart", "--out", "mine", "--workers", "1", "--json", "--set", "search.budget=5m"]
+    record = loaded(run_cli(*args, *(word for each in small for word in ("--set", each))))
+    assert {"run", "champion", "best_new", "baselines", "funnel", "wall_s"} <= record.keys()
+    assert set(record["champion"]["speedup"]) == {"search", "validation"}
+    assert run_cli("check", "mine").exit_code == 0
+    assert loaded(run_cli("show", "mine", "--json"))["id"] == record["champion"]["id"]
+    assert loaded(run_cli("list", "mine", "--json"))
+    assert run_cli("export", "mine", "-o", "champion.py").exit_code == 0
+    refused(run_cli("resume", "mine"), "finished")

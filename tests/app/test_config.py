@@ -161,6 +161,16 @@ def test_overrides_win_and_keep_their_types() -> None:
     assert parse_config({}, {"search.population": 7}).search.population == 7
 
 
+def test_an_override_displaces_what_it_excludes() -> None:
+    file = "[training]\nsuite = 'search'\n[objectives]\nspeedup = 'max'"
+    config = parse_config(file, ['training.workloads=["digits_mlp"]', "weights.speedup=1"])
+    assert (config.training.suite, config.training.workload_names) == (None, ("digits_mlp",))
+    assert config.signed_weights == {"speedup": 1.0}
+    assert parse_config(FULL, ["training.suite=search"]).training.workloads is None
+    both = ['training.workloads=["digits_mlp"]', "training.suite=search"]
+    assert "exclude each other" in str(fault(file, *both))
+
+
 def test_a_config_does_not_change() -> None:
     config = parse_config("")
     with pytest.raises(Exception, match="frozen"):

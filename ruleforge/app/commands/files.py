@@ -85,6 +85,7 @@ def _is_grammar(path: Path) -> bool:
 
 
 def _check_rule(file: str) -> dict[str, Any]:
+    from ruleforge.app.plain import counted
     from ruleforge.core.text import load
 
     text = load(file)
@@ -94,7 +95,8 @@ def _check_rule(file: str) -> dict[str, Any]:
         "states": rule.slots,
         "hypers": list(text.hypers),
         "warnings": list(text.warnings),
-        "summary": f"{rule.nodes} nodes, {rule.slots} state slots, {len(text.hypers)} hypers",
+        "summary": f"{counted(rule.nodes, 'node')}, {counted(rule.slots, 'state slot')}, "
+        f"{counted(len(text.hypers), 'hyper')}",
     }
 
 

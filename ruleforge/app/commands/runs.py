@@ -148,6 +148,7 @@ def _list_run(run: str, top: int, *, as_json: bool) -> None:
 def check(context: click.Context, run: str, as_json: bool) -> None:
     """Verify a run folder."""
     from ruleforge.app.display import print_json, remark, say
+    from ruleforge.app.plain import counted
     from ruleforge.app.targets import require_run
 
     folder = require_run(run)
@@ -157,7 +158,7 @@ def check(context: click.Context, run: str, as_json: bool) -> None:
     else:
         for fault in faults:
             remark(f"fault: {fault}")
-        say(f"{folder}: {len(faults)} faults" if faults else f"{folder}: sound")
+        say(f"{folder}: {counted(len(faults), 'fault') if faults else 'sound'}")
     if faults:
         context.exit(1)
 
