@@ -53,7 +53,8 @@ def meanings(rule: Rule) -> dict[int, Expr]:
     found: dict[int, Expr] = {}
     for i in range(len(rule.states)):
         term = folded.swap.get(ex.state(i)) if i in folded.hidden else _lerp_average(rule, i)
-        if term is not None and term.op == "prev" and term.args[0] is folded.swap.get(rule.states[i].next):
+        value = rule.states[i].next
+        if term is not None and term.op == "prev" and value.args and term.args[0] is folded.swap.get(value):
             term = term.args[0]
         if term is not None and term.op in _STEMS:
             found[i] = term

@@ -26,7 +26,7 @@ def unicode_name(name: str) -> str:
     """A name as a terminal shows it: Greek letters, digits at the end as subscripts."""
     stem, number = _parts(name)
     head, _, tail = stem.partition("_")
-    shown = GREEK.get(head, head) + (f"_{tail}" if tail else "")
+    shown = GREEK.get(head, head) + (f"_{tail}" if tail else "") if head else stem
     return shown + number.translate(_SUBSCRIPTS)
 
 
