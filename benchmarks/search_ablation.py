@@ -28,7 +28,9 @@ GRID = 8
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--arms", nargs="+", default=["nsga2", "random"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--evaluations", type=int, default=800, help="rules trained by each search")
@@ -50,7 +52,9 @@ def main() -> int:
 
 def measure(arm: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """One search, or what an earlier call kept of it."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
     kept = options.out / f"{options.config}-{options.evaluations}-{arm}-{seed}.json"
     if kept.is_file():
         return dict(json.loads(kept.read_text()))
@@ -58,7 +62,8 @@ def measure(arm: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         options.config,
         [
             f'search.strategy="{arm}"', f"seed={seed}", f"search.evaluations={options.evaluations}",
-            'search.budget="24h"', "search.generations=1000", f"search.population={min(100, options.evaluations)}",
+            'search.budget="24h"', "search.generations=1000",
+            f"search.population={min(100, options.evaluations)}",
         ],
     )  # fmt: skip
     with TemporaryDirectory() as folder:
@@ -105,14 +110,20 @@ def best_at(run: dict[str, Any], axis: str, limit: float) -> float:
 def summarize(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Medians over seeds on common grids of rules trained and of wall time."""
     everything = [run for seeds in runs.values() for run in seeds]
-    out: dict[str, Any] = {"commits": sorted({run["commit"] for run in everything}), "seeds": {}, "curves": {}}
+    out: dict[str, Any] = {
+        "commits": sorted({run["commit"] for run in everything}),
+        "seeds": {},
+        "curves": {},
+    }
     for axis in ("trained", "wall_s"):
         end = min(run["curve"][-1][axis] for run in everything)
         grid = [end * (k + 1) / GRID for k in range(GRID)]
         out["curves"][axis] = {
             "at": [round(value, 1) for value in grid],
             **{
-                arm: [round(statistics.median(best_at(run, axis, value) for run in seeds), 4) for value in grid]
+                arm: [
+                    round(statistics.median(best_at(run, axis, value) for run in seeds), 4) for value in grid
+                ]
                 for arm, seeds in runs.items()
             },
         }
@@ -136,7 +147,9 @@ def table(summary: dict[str, Any]) -> str:
         lines.append(f"best speed-up over the oracle (median over seeds) by {words}:")
         lines.append(f"  {'':>10} " + " ".join(f"{value:>8.0f}" for value in curves["at"]))
         lines += [
-            f"  {arm:>10} " + " ".join(f"{value:>8.3f}" for value in curves[arm]) for arm in curves if arm != "at"
+            f"  {arm:>10} " + " ".join(f"{value:>8.3f}" for value in curves[arm])
+            for arm in curves
+            if arm != "at"
         ]
     for arm, seeds in summary["seeds"].items():
         for run in seeds:

@@ -55,7 +55,8 @@ def step(title: str, *command: str) -> None:
 def lr_vs_adam(run: Path) -> float:
     """The factor on Adam's learning rate that the run recommends."""
     shown = subprocess.run(
-        [sys.executable, "-m", "ruleforge", "show", str(run), "--json"], check=True, capture_output=True, text=True
+        [sys.executable, "-m", "ruleforge", "show", str(run), "--json"],
+        check=True, capture_output=True, text=True,
     )  # fmt: skip
     return float(json.loads(shown.stdout).get("lr_vs_adam") or 1.0)
 
@@ -69,7 +70,9 @@ def load_optimizer(path: Path) -> Any:
     return next(
         value
         for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and value.__module__ == "champion"
+        if isinstance(value, type)
+        and issubclass(value, torch.optim.Optimizer)
+        and value.__module__ == "champion"
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from ruleforge.app.progress import Progress
 from ruleforge.app.schema import DEFAULT_BASELINES
 from ruleforge.app.setup import default_grid
-from ruleforge.backends import fastest_plane
+from ruleforge.backends import fastest_plane, prepare_plane
 from ruleforge.core.known import known
 from ruleforge.core.text import RuleText
 from ruleforge.errors import InputError
@@ -67,7 +67,8 @@ def compare_rules(
     protocol = Protocol(
         default_grid(), SCHEDULES, score_seeds=tuple(COMPARE_SEED + k for k in range(seeds)), widen=True
     )
-    plan = Plan(update_plane=fastest_plane() if backend == "auto" else backend)
+    plan = Plan(update_plane=fastest_plane(progress.message) if backend == "auto" else backend)
+    prepare_plane(plan.update_plane, progress.message)
     pool = Workers(workers)
     tuned = tune_baselines(
         rules, places, protocol, plan, pool, say=progress.message,
@@ -164,8 +165,10 @@ def list_baselines(
     places: list[Workload] = list(load_suite(suite))
     rules = {name: known(name).rule for name in DEFAULT_BASELINES}
     protocol = Protocol(default_grid(), SCHEDULES, score_seeds=(COMPARE_SEED, COMPARE_SEED + 1), widen=True)
+    plan = Plan(update_plane=fastest_plane(progress.message))
+    prepare_plane(plan.update_plane, progress.message)
     tuned = tune_baselines(
-        rules, places, protocol, Plan(update_plane=fastest_plane()), Workers(workers), recompute=recompute,
+        rules, places, protocol, plan, Workers(workers), recompute=recompute,
         say=progress.message, done=lambda k, n: progress.phase("tuning baselines", k, n),
     )  # fmt: skip
     rows = []

@@ -66,7 +66,9 @@ def lr_ratio(mine: Mapping[str, Outcome], adam: Mapping[str, Outcome], scale: fl
 
 
 def _docstring(champion: Finalist, ratio: float | None, seed: int) -> str:
-    lines = [f"Found by ruleforge: candidate {champion.id} of a search with seed {seed}. {champion.known_as}."]
+    lines = [
+        f"Found by ruleforge: candidate {champion.id} of a search with seed {seed}. {champion.known_as}."
+    ]
     for suite, standing in (("search", champion.search), ("validation", champion.validation)):
         summary = standing["vs_best_single"]
         if summary.speedup is not None and summary.ci is not None:

@@ -34,6 +34,7 @@ from ruleforge.app.setup import (
     rung_protocols,
     search_strategy,
 )
+from ruleforge.backends import prepare_plane
 from ruleforge.core.format import name_rule
 from ruleforge.core.rule import Rule
 from ruleforge.errors import StoreError
@@ -138,7 +139,7 @@ class _Run:
         )
         clock.lap("train")
         told = []
-        for number, verdict in verdicts.items():
+        for number in verdicts:
             results = climbed.get(number, ())
             objectives = self._objectives(asked[number].rule, results) if results else None
             text = admitted.get(number) or self._text(asked[number].rule)
@@ -356,7 +357,8 @@ def run_search(
         TaskError: a workload cannot be used.
     """
     began = time.monotonic()
-    plan = make_plan(config, backend)
+    plan = make_plan(config, backend, progress.message)
+    prepare_plane(plan.update_plane, progress.message)
     workloads = load_workloads(config)
     text = resolved_toml(config)
     versions = {name: metadata.version(name) for name in ("ruleforge", "torch", "numpy", "deap", "sympy")}
@@ -365,7 +367,11 @@ def run_search(
         "config_hash": blake2b(text.encode(), digest_size=16).hexdigest(),
         "plan": asdict(plan),
         "versions": versions,
-        "machine": {"workers": workers, "parallel": parallel, "cpu": platform.processor() or platform.machine()},
+        "machine": {
+            "workers": workers,
+            "parallel": parallel,
+            "cpu": platform.processor() or platform.machine(),
+        },
     }
     with Store.create(out, config_text=text, meta=meta) as store:
         pool = Workers(workers, parallel)
@@ -382,9 +388,7 @@ def run_search(
         return _go(config, store, plan, pool, workloads, tuned, progress, began)
 
 
-def resume_run(
-    path: Path, *, workers: int = 1, parallel: str = "loky", progress: Progress
-) -> dict[str, Any]:
+def resume_run(path: Path, *, workers: int = 1, parallel: str = "loky", progress: Progress) -> dict[str, Any]:
     """Go on with a run exactly where its last generation left it.
 
     Raises:
@@ -395,10 +399,12 @@ def resume_run(
         results = store.results()
         if FINISHED in results:
             raise StoreError(
-                f"the run {path.name} is finished", hint=f"see `ruleforge list {path}` or `ruleforge show {path}`"
+                f"the run {path.name} is finished",
+                hint=f"see `ruleforge list {path}` or `ruleforge show {path}`",
             )
         config = parse_config(store.config_text, file=str(path / "config.toml"), folder=path)
         plan = Plan(**store.meta["plan"])
+        prepare_plane(plan.update_plane, progress.message)
         _warn_of_other_versions(store.meta["versions"], progress)
         pool = Workers(workers, parallel)
         workloads = load_workloads(config)
@@ -446,7 +452,11 @@ def _finish(run: _Run, began: float, tuned: list[Baselines]) -> dict[str, Any]:
         "generations": run.generation,
         "funnel": {
             **funnel_counts(run.funnel.counts, len(run.funnel.rungs)),
-            **{k: int(v) for k, v in sorted(run.funnel.counts.items()) if k.startswith(("dup", "rej", "lane"))},
+            **{
+                k: int(v)
+                for k, v in sorted(run.funnel.counts.items())
+                if k.startswith(("dup", "rej", "lane"))
+            },
         },
     }
     progress.message(f"final: {len(candidates)} finalists on {', '.join(w.name for w in suites.all)}")
@@ -486,9 +496,9 @@ def _finish(run: _Run, began: float, tuned: list[Baselines]) -> dict[str, Any]:
 
 
 def _seconds(store: Store) -> dict[str, float]:
-    totals: Counter[str] = Counter()
+    totals: dict[str, float] = {}
     for row in store.timings():
-        totals[row.phase] += row.wall_s
+        totals[row.phase] = totals.get(row.phase, 0.0) + row.wall_s
     return {phase: round(wall_s, 2) for phase, wall_s in totals.items()}
 
 
@@ -499,9 +509,7 @@ def _peak_memory_mb() -> float:
 
 
 def _baselines_record(tuned: Baselines) -> dict[str, Any]:
-    return {
-        w: {name: outcome_to_json(o) for name, o in rules.items()} for w, rules in tuned.outcomes.items()
-    }
+    return {w: {name: outcome_to_json(o) for name, o in rules.items()} for w, rules in tuned.outcomes.items()}
 
 
 def _baselines_from(record: Mapping[str, Any]) -> Baselines:

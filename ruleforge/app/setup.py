@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -23,13 +22,13 @@ DEFAULT_LRS = (1e-4, 1.0, 9)
 TYPICAL_LR = 1e-2
 
 
-def make_plan(config: Config, backend: str = "auto") -> Plan:
-    """The execution plan that a run records."""
+def make_plan(config: Config, backend: str = "auto", say: Callable[[str], None] = lambda text: None) -> Plan:
+    """The execution plan that a run records; `say` is told of a fallback."""
     training = config.training
     plane = backend if backend != "auto" else training.update_plane
     return Plan(
         chunk_lanes=training.chunk_lanes,
-        update_plane=fastest_plane() if plane == "auto" else plane,
+        update_plane=fastest_plane(say) if plane == "auto" else plane,
         gradient_plane="eager" if training.gradient_plane == "auto" else training.gradient_plane,
         weight_decay=training.weight_decay,
         gradient_clip=training.gradient_clip,
@@ -51,7 +50,9 @@ def coarse(lrs: Sequence[float], points: int) -> tuple[float, ...]:
     return tuple(lrs[start + stride * k] for k in range(points))
 
 
-def rung_protocols(config: Config, workloads: Sequence[Workload]) -> list[tuple[tuple[Workload, ...], Protocol, float]]:
+def rung_protocols(
+    config: Config, workloads: Sequence[Workload]
+) -> list[tuple[tuple[Workload, ...], Protocol, float]]:
     """Workloads, protocol and promoted share of each rung; the full budget comes last."""
     training = config.training
     lrs = grid(training.lrs.low, training.lrs.high, training.lrs.points)
@@ -116,11 +117,12 @@ def lane_steps(ladder: Sequence[tuple[tuple[Workload, ...], Protocol, float]], n
 
 def search_strategy(config: Config) -> Strategy:
     """The strategy that a config names, on its grammar within its limits."""
-    named = config.grammar
-    grammar = load_grammar(str(Path(config.folder) / named) if named.endswith(".toml") else named)
+    grammar = load_grammar(config.grammar_ref)
     own = grammar.limits
     grammar = grammar.with_limits(
-        nodes=min(own.nodes, config.limits.nodes), states=min(own.states, config.limits.states), depth=own.depth
+        nodes=min(own.nodes, config.limits.nodes),
+        states=min(own.states, config.limits.states),
+        depth=own.depth,
     )
     others = sum(weight for name, weight in DEFAULT_WEIGHTS.items() if name != "crossover")
     share = min(config.search.crossover, 0.99)

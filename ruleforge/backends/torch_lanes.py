@@ -7,6 +7,7 @@ instruction and group, so it is at its best when groups are large; `numba_lanes`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,8 @@ class TorchLanes:
         start = 0
         for group in groups:
             stop = start + group.n_lanes
-            self._groups.append(_Group(group, layout, np.asarray(lr0[start:stop]), slice(start, stop), dtype, device))
+            rows = slice(start, stop)
+            self._groups.append(_Group(group, layout, np.asarray(lr0[rows]), rows, dtype, device))
             start = stop
         self._updates: Tensor | None = None
 
@@ -83,7 +85,8 @@ class _Group:
         self.program: Program = group.program
         self.layout, self.rows, self.dtype, self.device = layout, rows, dtype, device
         self.n = group.n_lanes
-        self.segment = torch.repeat_interleave(torch.arange(len(layout.sizes)), torch.tensor(layout.sizes)).to(device)
+        sizes = torch.tensor(layout.sizes)
+        self.segment = torch.repeat_interleave(torch.arange(len(sizes)), sizes).to(device)
         self.fixed: dict[Operand, Any] = {Operand("lr0"): lr0}
         self.fixed |= {Operand("const", i): np.float64(v) for i, v in enumerate(self.program.consts)}
         self.fixed |= {Operand("hyper", i): np.asarray(v) for i, v in enumerate(group.hypers)}
@@ -121,7 +124,8 @@ class _Group:
         for phase in self.program.phases:
             self._run_phase(phase, reader)
         out.copy_(self._broadcast(reader.tensor(self.program.update), Kind.TENSOR))
-        self.memory = {_place(s.kind, s.index): self._next(s.kind, s.next, reader) for s in self.program.slots}
+        slots = self.program.slots
+        self.memory = {_place(s.kind, s.index): self._next(s.kind, s.next, reader) for s in slots}
 
     def _run_phase(self, phase: Phase, reader: _Reader) -> None:
         for instr in phase.scalar:
@@ -136,7 +140,7 @@ class _Group:
     def _reduce(self, op: str, args: list[Tensor]) -> Tensor:
         columns = []
         bounds = self.layout.offsets
-        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, stop in pairwise(bounds):
             parts = [arg[:, start:stop].double() for arg in args]
             empty = start == stop
             columns.append(parts[0].new_zeros(self.n) if empty else REDUCTIONS[op](*parts))
@@ -216,4 +220,4 @@ class _Reader:
 
 
 def _place(kind: Kind, index: int) -> Operand:
-    return Operand(("host_state", "scalar_state", "tensor_state")[kind], index)  # type: ignore[arg-type]
+    return Operand(("host_state", "scalar_state", "tensor_state")[kind], index)

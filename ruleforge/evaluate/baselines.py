@@ -68,7 +68,9 @@ class Baselines:
         targets, outcome = self.targets[workload], self.outcomes[workload][name]
         miss = MISS * targets.n_steps
         steps = [
-            steps_to(curve, targets.n_steps, level) or miss for curve in outcome.curves for level in targets.levels
+            steps_to(curve, targets.n_steps, level) or miss
+            for curve in outcome.curves
+            for level in targets.levels
         ]
         return math.fsum(map(math.log, steps)) / len(steps) if steps else math.log(miss)
 
@@ -87,7 +89,9 @@ class Baselines:
         single = self.best_single(places) if reference == "best_single" and places else reference
         return {
             w: speedup(
-                outcomes[w], self.outcomes[w][self.oracle(w) if reference == "oracle" else single], self.targets[w]
+                outcomes[w],
+                self.outcomes[w][self.oracle(w) if reference == "oracle" else single],
+                self.targets[w],
             )
             for w in places
         }
@@ -139,8 +143,8 @@ def tune_baselines(
             missing.setdefault(names, []).append(workload)
     for names, places in missing.items():
         origin = "computed"
-        steps = sorted({protocol.steps(w) for w in places})
-        say(f"tuning {len(names)} baselines for {'–'.join(map(str, steps))} steps: {', '.join(w.name for w in places)}")
+        steps = "/".join(str(n) for n in sorted({protocol.steps(w) for w in places}))
+        say(f"tuning {len(names)} baselines for {steps} steps: {', '.join(w.name for w in places)}")
         rows = evaluate([texts[name] for name in names], places, protocol, plan, workers, done)
         for name, row in zip(names, rows, strict=True):
             for outcome in row:

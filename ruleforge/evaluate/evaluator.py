@@ -7,7 +7,7 @@ saw, is the outcome. A rung without scoring seeds is read off the tuning seed it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -136,7 +136,9 @@ class _Evaluation:
     ) -> None:  # fmt: skip
         self.texts, self.workloads, self.protocol = texts, workloads, protocol
         self.plan, self.workers, self.done = plan, workers, done
-        self.tuning = {(r, w): _Tuning([], [], [], []) for r in range(len(texts)) for w in range(len(workloads))}
+        self.tuning = {
+            (r, w): _Tuning([], [], [], []) for r in range(len(texts)) for w in range(len(workloads))
+        }
 
     def run(self) -> list[list[Outcome]]:
         grid = self.protocol.grid()
@@ -153,7 +155,7 @@ class _Evaluation:
         ]
 
     def _train(
-        self, lanes: dict[tuple[int, int], tuple[LaneSpec, ...]], seed: int, chunk: int
+        self, lanes: Mapping[tuple[int, int], tuple[LaneSpec, ...]], seed: int, chunk: int
     ) -> dict[tuple[int, int], list[tuple[ChunkResult, int]]]:
         """Train lanes in chunks; returns for each (rule, workload) its lanes as (chunk result, row)."""
         jobs: list[ChunkJob] = []
@@ -174,7 +176,7 @@ class _Evaluation:
                 found[at].append((result, row))
         return found
 
-    def _tune(self, lanes: dict[tuple[int, int], tuple[LaneSpec, ...]], chunk: int) -> None:
+    def _tune(self, lanes: Mapping[tuple[int, int], tuple[LaneSpec, ...]], chunk: int) -> None:
         for at, rows in self._train(lanes, self.protocol.tune_seed, chunk).items():
             tuning = self.tuning[at]
             for spec, (result, row) in zip(lanes[at], rows, strict=True):
@@ -207,7 +209,9 @@ class _Evaluation:
 
     def _outcome(self, at: tuple[int, int], scored: list[tuple[ChunkResult, int]]) -> Outcome:
         tuning, workload = self.tuning[at], self.workloads[at[1]]
-        lost = [int(r.diverged_at[k]) for r, k in zip(tuning.lanes, tuning.rows, strict=True) if r.diverged_at[k]]
+        lost = [
+            int(r.diverged_at[k]) for r, k in zip(tuning.lanes, tuning.rows, strict=True) if r.diverged_at[k]
+        ]
         outcome = Outcome(
             workload=workload.name, n_steps=self.protocol.steps(workload), setting=None, lr=None, curves=(),
             final_losses=tuple(_finite(v) for v in tuning.finals),

@@ -46,7 +46,9 @@ def _streams() -> tuple[Array, Array]:
     noise = rng.standard_normal((4, STEPS, p))
     noise[1] *= 1e-3
     noise[2] *= np.exp(2.0 * rng.standard_normal(p)) * (rng.random((STEPS, p)) > 0.4)
-    noise[3] = 0.5 * noise[3] + rng.standard_normal(p) * np.where(np.arange(STEPS) % 6 < 4, 1.0, -0.5)[:, None]
+    noise[3] = (
+        0.5 * noise[3] + rng.standard_normal(p) * np.where(np.arange(STEPS) % 6 < 4, 1.0, -0.5)[:, None]
+    )
     return noise, rng.standard_normal((4, STEPS, p))
 
 
@@ -102,7 +104,9 @@ def _rms(values: Array) -> float:
 
 def _groups(rules: Sequence[Rule], n_lanes: int) -> list[LaneGroup]:
     return [
-        LaneGroup(compile_rule(r), n_lanes, np.repeat(np.asarray(r.canonical.defaults, float)[:, None], n_lanes, 1))
+        LaneGroup(
+            compile_rule(r), n_lanes, np.repeat(np.asarray(r.canonical.defaults, float)[:, None], n_lanes, 1)
+        )
         for r in rules
     ]
 

@@ -93,7 +93,10 @@ def _run(
     n_lanes, n_steps = len(specs), job.n_steps
     n_real = sum(len(rule.lanes) for rule in job.rules)
     grads = torch.empty_like(weights)
-    factors = {name: [factor(name, t, n_steps) for t in range(1, n_steps + 1)] for name in {s.schedule for s in specs}}
+    factors = {
+        name: [factor(name, t, n_steps) for t in range(1, n_steps + 1)]
+        for name in {s.schedule for s in specs}
+    }
     decay = np.full(n_lanes, job.plan.weight_decay) if job.plan.weight_decay else None
     samples = sample_steps(n_steps)
     curves = np.full((n_lanes, len(samples)), np.nan)
@@ -103,7 +106,9 @@ def _run(
     train_losses = np.zeros(n_lanes)
     curves[:, 0] = _scores(plane, weights, metrics)
     for t in range(1, n_steps + 1):
-        losses = plane.step(weights, tuple(column[t - 1] for column in data.batches), t, grads).double().numpy()
+        losses = (
+            plane.step(weights, tuple(column[t - 1] for column in data.batches), t, grads).double().numpy()
+        )
         diverged_at[(diverged_at == 0) & ~np.isfinite(losses)] = t
         if t > n_steps - tail:
             train_losses += losses / tail

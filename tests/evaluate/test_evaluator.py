@@ -101,7 +101,9 @@ def test_references_are_what_their_names_say() -> None:
 
 
 def funnel(**options: object) -> Funnel:
-    tuned = tune_baselines({"sgd": known("sgd").rule, "adam": known("adam").rule}, [SMALL], GRID, PLAN, Workers(1))
+    tuned = tune_baselines(
+        {"sgd": known("sgd").rule, "adam": known("adam").rule}, [SMALL], GRID, PLAN, Workers(1)
+    )
     short = Protocol((0.01,), n_steps=10)
     early = tune_baselines(
         {"sgd": known("sgd").rule, "adam": known("adam").rule}, [SMALL], short, PLAN, Workers(1)

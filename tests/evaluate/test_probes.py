@@ -47,7 +47,9 @@ def test_known_rules_have_distinct_fingerprints_unless_they_are_one_function() -
     names = list(KNOWN)
     seen = Behaviours()
     twins = set()
-    for number, (name, result) in enumerate(zip(names, probe([str(KNOWN[n].rule) for n in names]), strict=True)):
+    for number, (name, result) in enumerate(
+        zip(names, probe([str(KNOWN[n].rule) for n in names]), strict=True)
+    ):
         assert result.fingerprint, (name, result.reason)
         twin = seen.twin(result.fingerprint)
         if twin is not None:
