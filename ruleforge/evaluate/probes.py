@@ -21,6 +21,7 @@ from ruleforge.backends.torch_lanes import TorchLanes
 from ruleforge.core.program import compile_rule
 from ruleforge.core.rule import Rule
 from ruleforge.core.text import parse
+from ruleforge.evaluate.threads import training_thread
 from ruleforge.tasks import Workload
 
 Array = NDArray[np.float64]
@@ -74,7 +75,11 @@ class ProbeResult:
 
 def probe(texts: Sequence[str]) -> list[ProbeResult]:
     """Fingerprint rules and refuse those that cannot work: a function of each text alone."""
-    torch.set_num_threads(1)
+    with training_thread():
+        return _probe(texts)
+
+
+def _probe(texts: Sequence[str]) -> list[ProbeResult]:
     rules = [parse(text).rule for text in texts]
     answers = _answers(rules)
     results = []

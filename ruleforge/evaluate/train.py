@@ -23,21 +23,15 @@ from ruleforge.evaluate.lanes import (
     ChunkJob,
     ChunkResult,
     LaneSpec,
-    Plan,
     RuleLanes,
     sample_steps,
 )
 from ruleforge.evaluate.probes import update_scale
 from ruleforge.evaluate.schedules import factor
+from ruleforge.evaluate.threads import training_thread
 from ruleforge.tasks import TrainingData, Workload
 
 TRAIN_TAIL = 0.1
-
-
-def prepare_thread() -> None:
-    """One thread a worker, denormals flushed: part of the definition of a training."""
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
 
 
 @lru_cache(maxsize=4096)
@@ -67,7 +61,11 @@ def train_chunk(job: ChunkJob) -> ChunkResult:
     Returns:
         Loss curves, final scores and where lanes diverged, in lane order.
     """
-    prepare_thread()
+    with training_thread():
+        return _train(job)
+
+
+def _train(job: ChunkJob) -> ChunkResult:
     rules = _padded(job.rules, job.size)
     specs = [spec for rule in rules for spec in rule.lanes]
     scales = [update_scale(job.workload, rule.text) for rule in rules for _ in rule.lanes]
@@ -145,6 +143,3 @@ def _group(rule: RuleLanes) -> LaneGroup:
     program, defaults = compiled(rule.text)
     hypers = np.repeat(np.asarray(defaults, dtype=np.float64)[:, None], len(rule.lanes), axis=1)
     return LaneGroup(program, len(rule.lanes), hypers)
-
-
-__all__ = ["Plan", "prepare_thread", "train_chunk"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from ruleforge.backends import PLANES
 from ruleforge.evaluate.lanes import ChunkJob, ChunkResult, LaneSpec, Plan, RuleLanes, pack
@@ -81,3 +82,11 @@ def test_packing_keeps_every_lane_in_order() -> None:
     flat = [(r.text, lane) for chunk in chunks for r in chunk for lane in r.lanes]
     assert flat == [(r.text, lane) for r in rules for lane in r.lanes]
     assert pack([RuleLanes("long", LANES * 10)], 16)[0][0].lanes == (LANES * 10)[:16]
+
+
+def test_a_training_leaves_the_thread_as_it_was() -> None:
+    threads = torch.get_num_threads()
+    run((ADAM,))
+    assert torch.get_num_threads() == threads
+    tiny = torch.full((4,), 1e-40)
+    assert (tiny * 1.0 != 0).all(), "denormals are the caller's business again"
