@@ -21,6 +21,7 @@ from typing import Any
 
 from ruleforge.app.config import load_validation_workloads, load_workloads, parse_config, resolved_toml
 from ruleforge.app.finals import Suites, baselines_json, carries_over, run_final
+from ruleforge.app.identity import form_key
 from ruleforge.app.progress import Progress
 from ruleforge.app.publish import publish_champion
 from ruleforge.app.schema import Config
@@ -37,6 +38,7 @@ from ruleforge.app.setup import (
 from ruleforge.backends import prepare_plane
 from ruleforge.core.format import name_rule
 from ruleforge.core.rule import Rule
+from ruleforge.core.text import parse
 from ruleforge.errors import StoreError
 from ruleforge.evaluate.baselines import (
     Baselines,
@@ -255,12 +257,17 @@ class _Run:
         return front
 
     def finalists(self) -> dict[int, str]:
-        """The best of the full rung: half by speed-up alone, the rest the front's, then by speed-up."""
+        """The best of the full rung, one a form: half by speed-up alone, then the front's, then the rest.
+
+        Rules that differ in constants alone are one form, and its best stands for all: eight Adams
+        with eight values of eps would leave no room for anything else.
+        """
         full = [n for n, known in self.candidates.items() if known.rung == len(self.funnel.rungs) - 1]
-        alike: dict[float, int] = {}  # equal to the last bit in every score: one function in practice
-        for n in sorted(full, key=lambda n: (self.candidates[n].nodes, n)):
-            alike.setdefault(self.candidates[n].value, n)
-        by_value = sorted(alike.values(), key=lambda n: (-self.candidates[n].value, n))
+        full.sort(key=lambda n: (-self.candidates[n].value, self.candidates[n].nodes, n))
+        forms: dict[str, int] = {}
+        for n in full:
+            forms.setdefault(form_key(parse(self.candidates[n].text).rule), n)
+        by_value = list(forms.values())
         count = self.config.search.finalists
         front = [n for n in self.front() if n in by_value]
         chosen = dict.fromkeys([*by_value[: (count + 1) // 2], *front, *by_value])
