@@ -7,10 +7,9 @@ style is that of ruff and black. Foreach and fused variants belong here too, fro
 
 from __future__ import annotations
 
-import ast
 import builtins
 import keyword
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ruleforge.core import expr as ex
@@ -20,6 +19,7 @@ from ruleforge.core.laws import ZERO
 from ruleforge.core.rule import Kind
 from ruleforge.core.text import RuleText
 from ruleforge.errors import ExportError
+from ruleforge.export.lines import WIDTH, float_literal, indented, joined, raise_runtime_error, wrapped
 from ruleforge.export.safety import check_class_name, check_names, class_name_for, plain_lines, snake
 from ruleforge.render.base import ATOM
 from ruleforge.render.helpers import TORCH_HELPERS, with_needed
@@ -28,7 +28,6 @@ from ruleforge.render.python import TorchWriter, python_number
 from ruleforge.render.script import Plan, Script, Slot, Statement, make_script
 from ruleforge.render.unicode import formula
 
-WIDTH = 88
 _DOC = WIDTH - 4
 _SCOPE = """
     torch math Tensor Optimizer ParamsT Any Callable annotations params grads states state grad w g t lr lr0
@@ -105,7 +104,7 @@ class _File:
             "\n".join(update),
             "\n".join(optimizer),
         ]
-        return "\n\n\n".join([*_joined(parts), *helpers]) + "\n"
+        return "\n\n\n".join([*joined(parts), *helpers]) + "\n"
 
     # the top of the file
 
@@ -167,7 +166,7 @@ class _File:
             ") -> None:",
             '    """Move each parameter tensor by one step; states are overwritten in place."""',
             *self._loop_head(),
-            *_indented(_indented(self._body())),
+            *indented(indented(self._body())),
         ]
 
     def _host_arguments(self) -> list[str]:
@@ -251,7 +250,7 @@ class _File:
     def _class(self) -> list[str]:
         return [
             f"class {self.name}(Optimizer):",
-            *_indented(
+            *indented(
                 [
                     *self._class_docstring(),
                     "",
@@ -299,9 +298,9 @@ class _File:
             "def __init__(",
             "    self,",
             "    params: ParamsT,",
-            f"    lr: float = {_float(self.lr)},",
-            *(f"    {name}: float = {_float(hyper.default)}," for name, hyper in self.hypers.items()),
-            f"    weight_decay: float = {_float(self.weight_decay)},",
+            f"    lr: float = {float_literal(self.lr)},",
+            *(f"    {name}: float = {float_literal(hyper.default)}," for name, hyper in self.hypers.items()),
+            f"    weight_decay: float = {float_literal(self.weight_decay)},",
             "    *,",
             *total,
             "    maximize: bool = False,",
@@ -395,9 +394,9 @@ class _File:
             "        if p.grad is None:",
             "            continue",
             "        if p.grad.layout != torch.strided:",
-            *_raise(12, f"{self.name} does not support sparse gradients"),
+            *raise_runtime_error(12, f"{self.name} does not support sparse gradients"),
             "        if p.is_complex():",
-            *_raise(12, f"{self.name} does not support complex parameters"),
+            *raise_runtime_error(12, f"{self.name} does not support complex parameters"),
             "        state = self.state[p]",
             "        if not state:",
             '            state["step"] = 0',
@@ -413,50 +412,9 @@ class _File:
         value = writer.write(slot.init)
         self.writer.helpers |= writer.helpers
         if slot.kind is Kind.HOST:
-            value = _float(float(slot.init.value or 0)) if slot.init.op == "const" else value
+            value = float_literal(float(slot.init.value or 0)) if slot.init.op == "const" else value
             return [f'state["{slot.name}"] = {value}']
         like = {Kind.TENSOR: "torch.full_like(p, {})", Kind.SCALAR: "p.new_full((), {})"}
         zero = {Kind.TENSOR: "torch.zeros_like(p)", Kind.SCALAR: "p.new_zeros(())"}
         made = zero[slot.kind] if slot.init is ZERO else like[slot.kind].format(value)
         return wrapped(f'state["{slot.name}"] = {made}', WIDTH - 16)
-
-
-def wrapped(line: str, width: int) -> list[str]:
-    """A statement of ours on one line where it fits; a longer call takes one line an argument."""
-    if len(line) <= width:
-        return [line]
-    statement = ast.parse(line).body[0]
-    call = statement.value if isinstance(statement, ast.Assign | ast.Expr) else None
-    if not isinstance(call, ast.Call) or not call.args or call.keywords:
-        return [line]
-    head, tail = line[: call.args[0].col_offset], line[call.args[-1].end_col_offset :]
-    args = [ast.get_source_segment(line, arg) or "" for arg in call.args]
-    inner = [part for arg in args for part in _with_comma(wrapped(arg, width - 4))]
-    return [head, *(f"    {part}" for part in inner), tail]
-
-
-def _float(value: float) -> str:
-    """A float that reads as one: 1.0, not 1."""
-    return repr(value).replace("e+", "e")
-
-
-def _with_comma(lines: list[str]) -> list[str]:
-    return [*lines[:-1], f"{lines[-1]},"]
-
-
-def _raise(indent: int, message: str) -> list[str]:
-    """A RuntimeError on one line where it fits into a method, else on three."""
-    space = " " * indent
-    line = f'{space}raise RuntimeError("{message}")'
-    if len(line) + 4 <= WIDTH:
-        return [line]
-    return [f"{space}raise RuntimeError(", f'{space}    "{message}",', f"{space})"]
-
-
-def _indented(lines: Sequence[str]) -> list[str]:
-    return [f"    {line}" if line else "" for line in lines]
-
-
-def _joined(parts: Sequence[str]) -> list[str]:
-    """Docstring, imports and ranges stand one line apart, functions and classes two."""
-    return ["\n\n".join(parts[:-2]), *parts[-2:]]

@@ -54,6 +54,20 @@ x = orthogonalize(m)
 m = 0.5 * m + g
 update = x * x + x
 """,
+    "state_reads_itself_twice": """
+m: state = 1
+k: state = 2
+m = 0.5 * m + sin(m) * g
+k = k - k * g
+update = m + k
+""",
+    "state_squares_itself": """
+m: state = 0.5
+k: state = 0.5
+m = m * m
+k = m * k - g * 0.1
+update = g * m - k
+""",
     "update_is_old": """
 m: state = 1
 update = m
