@@ -36,7 +36,6 @@ from ruleforge.app.setup import (
     search_strategy,
 )
 from ruleforge.backends import prepare_plane
-from ruleforge.core.format import name_rule
 from ruleforge.core.rule import Rule
 from ruleforge.core.text import parse
 from ruleforge.errors import StoreError
@@ -134,19 +133,18 @@ class _Run:
         clock = _Clock()
         asked, verdicts = self._ask()
         clock.lap("admit")
-        admitted = {n: self._text(asked[n].rule) for n, v in verdicts.items() if v.status == "trained"}
+        admitted = {n: verdict.text for n, verdict in verdicts.items() if verdict.status == "trained"}
         before = self.generation + 1
         climbed = self.funnel.climb(
             admitted, lambda k, total: self.progress.phase(f"generation {before}, training", k, total)
         )
         clock.lap("train")
         told = []
-        for number in verdicts:
+        for number, verdict in verdicts.items():
             results = climbed.get(number, ())
             objectives = self._objectives(asked[number].rule, results) if results else None
-            text = admitted.get(number) or self._text(asked[number].rule)
             self.candidates[number] = _Known(
-                text, asked[number].rule.nodes, objectives,
+                verdict.text, asked[number].rule.nodes, objectives,
                 standing_value(results, len(self.funnel.rungs)), results[-1].rung if results else -1,
             )  # fmt: skip
             told.append(Told(asked[number], number, objectives))
@@ -170,15 +168,11 @@ class _Run:
             index += len(batch)
             new = {self.next_id + k: proposal for k, proposal in enumerate(batch)}
             self.next_id += len(new)
-            judged = self.funnel.admit({n: (p.rule, self._text(p.rule)) for n, p in new.items()})
+            judged = self.funnel.admit({n: proposal.rule for n, proposal in new.items()})
             for number, verdict in judged.items():
                 if verdict.status != "duplicate_key":
                     asked[number], verdicts[number] = new[number], verdict
         return asked, verdicts
-
-    @staticmethod
-    def _text(rule: Rule) -> str:
-        return str(name_rule(rule))
 
     def _objectives(self, rule: Rule, results: tuple[RungResult, ...]) -> tuple[float, ...]:
         cost = rule.cost

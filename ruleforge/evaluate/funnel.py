@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ruleforge.core.format import name_rule
 from ruleforge.core.rule import Rule
 from ruleforge.evaluate.baselines import Baselines
 from ruleforge.evaluate.evaluator import Outcome, Progress, Protocol, evaluate
@@ -79,6 +80,7 @@ class Verdict:
 
     Attributes:
         status: "duplicate_key", "rejected", "duplicate_behaviour" or "trained".
+        text: its rule as text; "" for a duplicate by key.
         reason: why it was rejected.
         twin: the earlier candidate it equals.
         fingerprint: its behaviour, where it was probed.
@@ -86,6 +88,7 @@ class Verdict:
     """
 
     status: str
+    text: str = ""
     reason: str = ""
     twin: int | None = None
     fingerprint: tuple[float, ...] = ()
@@ -111,7 +114,7 @@ class Funnel:
         if fingerprint:
             self.behaviours.add(number, fingerprint)
 
-    def admit(self, proposals: Mapping[int, tuple[Rule, str]]) -> dict[int, Verdict]:
+    def admit(self, proposals: Mapping[int, Rule]) -> dict[int, Verdict]:
         """Static checks, duplicates and probes for proposals by number, in order.
 
         Returns:
@@ -119,39 +122,40 @@ class Funnel:
         """
         verdicts: dict[int, Verdict] = {}
         fresh: dict[int, str] = {}
-        for number, (rule, text) in proposals.items():
+        for number, rule in proposals.items():
             self.counts["proposed"] += 1
             if self.dedupe and rule.full_key in self.keys:
                 verdicts[number] = Verdict("duplicate_key", twin=self.keys[rule.full_key])
                 self.counts["duplicate_key"] += 1
                 continue
             self.keys.setdefault(rule.full_key, number)
+            text = str(name_rule(rule))
             reason = self.limits.broken_by(rule) or ("" if rule.reads("g") else "the rule does not read g")
             if reason:
-                verdicts[number] = Verdict("rejected", reason)
+                verdicts[number] = Verdict("rejected", text, reason)
                 self.counts["rejected_static"] += 1
             else:
                 fresh[number] = text
         self.counts["unique"] += len(fresh)
-        for number, seen in zip(fresh, self._probed(list(fresh.values())), strict=True):
-            verdicts[number] = self._judge(number, seen)
+        for (number, text), seen in zip(fresh.items(), self._probed(list(fresh.values())), strict=True):
+            verdicts[number] = self._judge(number, text, seen)
         return {number: verdicts[number] for number in proposals}
 
     def _probed(self, texts: list[str]) -> list[ProbeResult]:
         batches = [texts[i : i + PROBE_BATCH] for i in range(0, len(texts), PROBE_BATCH)]
         return [result for batch in self.workers.map(probe, batches) for result in batch]
 
-    def _judge(self, number: int, seen: ProbeResult) -> Verdict:
+    def _judge(self, number: int, text: str, seen: ProbeResult) -> Verdict:
         if seen.reason:
             self.counts["rejected_probe"] += 1
-            return Verdict("rejected", seen.reason, fingerprint=seen.fingerprint)
+            return Verdict("rejected", text, seen.reason, fingerprint=seen.fingerprint)
         twin = self.behaviours.twin(seen.fingerprint) if self.dedupe else None
         if twin is not None:
             self.counts["duplicate_behaviour"] += 1
-            return Verdict("duplicate_behaviour", twin=twin, fingerprint=seen.fingerprint)
+            return Verdict("duplicate_behaviour", text, twin=twin, fingerprint=seen.fingerprint)
         self.behaviours.add(number, seen.fingerprint)
         self.counts["distinct"] += 1
-        return Verdict("trained", fingerprint=seen.fingerprint)
+        return Verdict("trained", text, fingerprint=seen.fingerprint)
 
     def climb(
         self, texts: Mapping[int, str], done: Progress = lambda finished, total: None

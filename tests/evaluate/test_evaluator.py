@@ -127,7 +127,7 @@ TEXTS = {
 
 def test_the_funnel_refuses_what_cannot_win_and_counts_it() -> None:
     stages = funnel()
-    verdicts = stages.admit({n: (parse(text).rule, text) for n, text in TEXTS.items()})
+    verdicts = stages.admit({n: parse(text).rule for n, text in TEXTS.items()})
     assert {n: v.status for n, v in verdicts.items()} == {
         1: "trained", 2: "duplicate_key", 3: "duplicate_behaviour", 4: "trained", 5: "rejected",
         6: "rejected", 7: "rejected", 8: "trained", 9: "rejected",
@@ -141,16 +141,16 @@ def test_the_funnel_refuses_what_cannot_win_and_counts_it() -> None:
 
 
 def test_without_dedupe_twins_are_trained() -> None:
-    verdicts = funnel(dedupe=False).admit({n: (parse(TEXTS[n]).rule, TEXTS[n]) for n in (1, 2, 3)})
+    verdicts = funnel(dedupe=False).admit({n: parse(TEXTS[n]).rule for n in (1, 2, 3)})
     assert [v.status for v in verdicts.values()] == ["trained"] * 3
 
 
 def test_remembered_candidates_are_recognised_after_a_restart() -> None:
     first = funnel()
-    seen = first.admit({1: (parse(TEXTS[1]).rule, TEXTS[1])})
+    seen = first.admit({1: parse(TEXTS[1]).rule})
     second = funnel()
     second.remember(1, parse(TEXTS[1]).rule.full_key, seen[1].fingerprint)
-    again = second.admit({n: (parse(TEXTS[n]).rule, TEXTS[n]) for n in (2, 3)})
+    again = second.admit({n: parse(TEXTS[n]).rule for n in (2, 3)})
     assert [v.twin for v in again.values()] == [1, 1]
 
 
