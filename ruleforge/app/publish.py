@@ -30,11 +30,11 @@ class Published:
     record: dict[str, Any]
 
 
-def publish_champion(champion: Finalist, adam: Mapping[str, Outcome], seed: int) -> Published:
-    """Simplify a champion, name its constants, and say where it comes from.
+def publish(champion: Finalist, adam: Mapping[str, Outcome], seed: int) -> Published:
+    """Simplify a finalist, name its constants, and say where it comes from.
 
     Args:
-        champion: as it was trained; the raw rule stays in the run.
+        champion: the finalist as it was trained; the raw rule stays in the run.
         adam: tuned Adam's outcomes on the same workloads, for the conversion of lr.
         seed: the run's seed.
     """

@@ -65,7 +65,7 @@ def print_search(result: Record) -> None:
     if best_new and best_new.get("id") != (champion or {}).get("id"):
         say(f"Best rule without a name: rule {best_new.get('id')}")
         say()
-        say(indented(best_new["text"]))
+        say(indented((best_new.get("simplified") or best_new)["text"]))
         say()
     labelled = [("champion", champion), ("best new", best_new)]
     labelled += [("front", each) for each in result.get("front") or ()]

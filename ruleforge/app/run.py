@@ -23,7 +23,7 @@ from ruleforge.app.config import load_validation_workloads, load_workloads, pars
 from ruleforge.app.finals import Suites, baselines_json, carries_over, run_final
 from ruleforge.app.identity import form_key
 from ruleforge.app.progress import Progress
-from ruleforge.app.publish import publish_champion
+from ruleforge.app.publish import publish
 from ruleforge.app.schema import Config
 from ruleforge.app.setup import (
     baseline_rules,
@@ -474,12 +474,13 @@ def _finish(run: _Run, began: float, tuned: list[Baselines]) -> dict[str, Any]:
     report["front"] = [finalist.as_json() for finalist in finalists]
     if finalists:
         champion = finalists[0]
+        adam = {w: rules["adam"] for w, rules in final_baselines.outcomes.items() if "adam" in rules}
         report["champion"] = champion.as_json()
         report["carries_over"] = carries_over(champion)
         new = next((f for f in finalists if f.known_as.relation == "new"), None)
-        report["best_new"] = new.as_json() if new else None
-        adam = {w: rules["adam"] for w, rules in final_baselines.outcomes.items() if "adam" in rules}
-        published = publish_champion(champion, adam, config.seed)
+        if new is not None:
+            report["best_new"] = new.as_json() | publish(new, adam, config.seed).record
+        published = publish(champion, adam, config.seed)
         report["champion"] |= published.record
         store.put_champion(published.text)
     store.put_result("final", report)
