@@ -280,13 +280,17 @@ SIZE: dict[str, Case] = {
     ),
     "prev in prev": ("update = " + "prev(" * 60 + "g" + ")" * 60, 1, None, "more than 16 states", ""),
     "terms that grow when written out": (
-        "update = " + "cube(" * 16 + "g + w" + ")" * 16, None, None, "longer than 64 KiB", "names of their own",
+        "update = " + "cube(" * 16 + "g + w" + ")" * 16, None, None, "written out, an expression is longer than 64 KiB", "names of their own",
     ),
     "terms that double when written out": (
         "update = " + "softsign(" * 60 + "g" + ")" * 60, None, None, "written out", "names of their own",
     ),
     "terms that deepen when written out": (
         "update = " + "sigmoid(" * 60 + "g" + ")" * 60, None, None, "written out, terms nest deeper than 64", "names of their own",
+    ),
+    "terms that deepen in two places": (
+        f"update = {'sigmoid(' * 12}g{')' * 12} + {'exp(' * 25}{'sigmoid(' * 12}g{')' * 37}", None, None,
+        "written out, terms nest deeper than 64", "names of their own",
     ),
     "many long lines when written out": (
         "".join(f"a{i} = {'cube(' * 8}g + {i}{')' * 8}\n" for i in range(20)) + "update = g", None, None,
@@ -351,7 +355,7 @@ def test_errors_are_ours_and_have_no_cause_to_read() -> None:
 
 def test_bad_files(tmp_path: Path) -> None:
     too_large = tmp_path / "large.rule"
-    too_large.write_bytes(b"# \xc3\xa9\n" * 2_000_000)
+    too_large.write_bytes(b"#" + b"\xc3\xa9" * 5_000_000)  # cut anywhere, it ends within a character
     latin = tmp_path / "latin.rule"
     latin.write_bytes(b"# one\n# caf\xe9\nupdate = g")
     cases = {

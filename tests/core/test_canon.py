@@ -125,6 +125,8 @@ DIFFERENT = [
     ("minimum(g, w)", "maximum(g, w)"),
     ("clip(g, -1, 1)", "minimum(maximum(g, -1), 1)"),
     ("g ** 3", "cube(g)"),
+    ("abs(mean(g))", "mean(g)"),
+    ("-g - w", "-w + g"),
 ]
 
 
@@ -188,6 +190,7 @@ SYMMETRIC = [
     "update = ({0} + {1}) * maximum({0}, {1})",
     "update = ({0} + {1}) / (hypot({0}, {1}) + minimum({0}, {1}))",
     "update = ({0} + {1}) * ({0} * w + {1} * w)",
+    "update = g * (-{0} + -{1})",
     "update = exp({0} + {1}) * hypot(sin({1}), sin({0})) - ({0} == {1})",
 ]
 

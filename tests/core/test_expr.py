@@ -70,10 +70,15 @@ def test_threads_get_one_object() -> None:
         found.append([ex.node("add", ex.const(i + 0.123), G) for i in range(500)])
 
     threads = [threading.Thread(target=build) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
     assert len(found) == 8
     assert all(a is b for others in found for a, b in zip(found[0], others, strict=True))
 

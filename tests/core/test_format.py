@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -143,6 +145,17 @@ c = m
 update = prev(c)
 m = m * g
 """,
+    "prev of a new value of a state that starts elsewhere": """
+m: state = 1
+m = m + g
+c = m
+update = prev(c) * g
+""",
+    "a state that holds a correction": """
+s: state = 0
+update = g * s
+s = ema_hat(g, 0.5)
+""",
     "prev of a value that is also a state's": """
 m: state = 0
 m = g * 2
@@ -185,6 +198,13 @@ update = trace((1 - 0.5) * g, 0.5) - ema(g, 0.5)
 """,
     "trace that only looks like ema": """
 update = trace(0.5 * g, 0.5)
+""",
+    "trace that nearly looks like ema": """
+update = trace(0.3 * g, 0.9)
+""",
+    "a correction by a beta that moves, one step ago": """
+beta = 1 - 1 / (t + 1)
+update = where(first, 0, prev(ema(g, beta)) / (1 - beta ** (t - 1)))
 """,
     "sugar before and after an assignment": """
 m: state = 0
@@ -246,6 +266,14 @@ def test_subtle_lines_survive(source: str) -> None:
 def test_the_spelling_of_the_author_is_kept() -> None:
     source = "m: state = 0\nold = m\nm = lerp(g, m, 0.9)\nupdate = sign(m - old) * ema_hat(g, 0.9)\n"
     assert str(parse(source)) == source
+    source = "e = ema(g, 0.9)\nupdate = e / (1 - 0.9 ** t) - g\n"
+    assert str(parse(source)) == source
+
+
+def test_lines_in_an_order_that_cannot_be_written_are_refused() -> None:
+    text = parse("m: state = 0\nupdate = ema(m * g, 0.9)\nm = g")
+    with pytest.raises(RuleError, match="no name any more"):
+        format_rule(dataclasses.replace(text, lines=text.lines[::-1]))
 
 
 # names for rules without
@@ -276,6 +304,15 @@ def test_rules_deeper_than_a_line_may_be_are_written_in_lines() -> None:
         item = ex.node("atan", item)
     named = name_rule(Rule(item))
     assert named.rule.update is item and len(named.lines) > 20
+
+
+def test_a_long_term_that_is_subtracted_from_a_sum() -> None:
+    item = ex.leaf("g")
+    for _ in range(14):
+        item = ex.node("atan", item)
+    next_value = ex.node("sub", ex.node("mul", ex.const(0.9), ex.state(0)), item)
+    rule = Rule(next_value, (State(ex.const(0), next_value),))
+    assert name_rule(rule).rule.key == rule.key
 
 
 def test_chains_that_double_are_written_in_lines() -> None:
