@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ruleforge.app.identity import KnownAs, identify
+from ruleforge.app.identity import KnownAs, identify_text
 from ruleforge.core.text import RuleText, parse
 from ruleforge.evaluate.baselines import Baselines, tune_baselines
 from ruleforge.evaluate.evaluator import Outcome, Protocol, evaluate
@@ -124,13 +124,13 @@ def run_final(
         list(candidates.values()), suites.all, protocol, plan, workers,
         lambda k, n: phase("scoring finalists", k, n),
     )  # fmt: skip
+    names = workers.map(identify_text, list(candidates.values()))
     finalists = []
-    for (number, text), row in zip(candidates.items(), rows, strict=True):
+    for (number, text), row, known_as in zip(candidates.items(), rows, names, strict=True):
         outcomes = {outcome.workload: outcome for outcome in row}
-        rule = parse(text)
         finalists.append(
             Finalist(
-                number, rule, identify(rule.rule), outcomes,
+                number, parse(text), known_as, outcomes,
                 _standing(tuned, outcomes, suites.search), _standing(tuned, outcomes, suites.validation),
             )
         )  # fmt: skip

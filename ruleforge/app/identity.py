@@ -11,7 +11,8 @@ from ruleforge.core.canon import fold
 from ruleforge.core.expr import Expr
 from ruleforge.core.known import KNOWN
 from ruleforge.core.rule import Hyper, Rule, State
-from ruleforge.evaluate.probes import Behaviours, probe
+from ruleforge.core.text import parse
+from ruleforge.evaluate.probes import Behaviours, fingerprints
 
 MIN_BETA = 0.3
 MAX_TRIALS = 16
@@ -47,7 +48,7 @@ def identify(rule: Rule) -> KnownAs:
     catalogue = _catalogue()
     if rule.full_key in catalogue.full_keys:
         return KnownAs("known", catalogue.full_keys[rule.full_key])
-    seen = probe([str_of(rule)])[0]
+    seen = fingerprints([str_of(rule)])[0]
     twin = catalogue.behaviours.twin(seen.fingerprint) if seen.fingerprint else None
     if twin is not None:
         return KnownAs("known", catalogue.names[twin])
@@ -57,14 +58,20 @@ def identify(rule: Rule) -> KnownAs:
 
 
 def _alike_with_its_betas(rule: Rule, fingerprint: tuple[float, ...]) -> str:
-    """The known rule that behaves alike once its betas are set to constants of this rule, or ""."""
+    """The known rule that behaves alike once its betas are set to constants of this rule, or "".
+
+    Only rules with as many slots are tried.
+    """
     folded = fold(rule.canonical)
     nodes = ex.walk([folded.update, *folded.states.values()])
     values = {float(item.value or 0) for item in nodes if item.op == "const"}
     values |= {rule.canonical.hypers[int(item.value or 0)].default for item in nodes if item.op == "hyper"}
     betas = sorted(value for value in values if MIN_BETA <= value < 1)
     trials: list[tuple[str, str]] = []
+    slots = rule.canonical.slots
     for name, known in KNOWN.items() if betas and fingerprint else ():
+        if known.rule.rule.canonical.slots != slots:
+            continue
         places = [i for i, h in enumerate(known.rule.rule.hypers) if h.scale == "one_minus_log"]
         for chosen in islice(product(betas, repeat=len(places)) if places else (), MAX_TRIALS):
             changed = list(known.rule.rule.defaults)
@@ -73,10 +80,15 @@ def _alike_with_its_betas(rule: Rule, fingerprint: tuple[float, ...]) -> str:
             trials.append((name, str_of(known.rule.rule.with_defaults(tuple(changed)))))
     mine = Behaviours()
     mine.add(0, fingerprint or (0.0,))
-    for (name, _), seen in zip(trials, probe([text for _, text in trials]), strict=True):
+    for (name, _), seen in zip(trials, fingerprints([text for _, text in trials]), strict=True):
         if seen.fingerprint and mine.twin(seen.fingerprint) is not None:
             return name
     return ""
+
+
+def identify_text(text: str) -> KnownAs:
+    """`identify` for rule text, as a job for a worker."""
+    return identify(parse(text).rule)
 
 
 def str_of(rule: Rule) -> str:
@@ -101,7 +113,7 @@ def _catalogue() -> _Catalogue:
     forms: dict[str, str] = {}
     behaviours = Behaviours()
     for number, (name, rule, seen) in enumerate(
-        zip(names, rules, probe([str(KNOWN[name].rule) for name in names]), strict=True)
+        zip(names, rules, fingerprints([str(KNOWN[name].rule) for name in names]), strict=True)
     ):
         full_keys.setdefault(rule.full_key, name)
         forms.setdefault(form_key(rule), name)

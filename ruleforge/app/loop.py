@@ -37,6 +37,7 @@ from ruleforge.tasks import Workload
 
 ASK_FACTOR = 4
 LANE_STEPS_PER_S = 9000.0
+NAMING_S = 10.0
 
 
 @dataclass
@@ -89,12 +90,13 @@ class SearchRun:
         return time.monotonic() - self.started + self.slowest_s + reserve > limits.budget_s
 
     def _final_s(self) -> float:
-        """Seconds that the final will take, from the pace so far."""
+        """Seconds that the final will take, from the pace so far and with time to simplify and name."""
         pace = self.funnel.counts["lane_steps"] / max(1e-9, time.monotonic() - self.started)
         protocol = final_protocol(self.config)
         lanes = len(protocol.grid()) + len(protocol.score_seeds)
         places = {w.name: w.steps for w in (*self.workloads, *load_validation_workloads(self.config))}
-        return self.config.search.finalists * lanes * sum(places.values()) / max(pace, LANE_STEPS_PER_S / 10)
+        work = self.config.search.finalists * lanes * sum(places.values())
+        return NAMING_S + work / max(pace, LANE_STEPS_PER_S / 10)
 
     def n_trained(self) -> int:
         return sum(known.rung >= 0 for known in self.candidates.values())

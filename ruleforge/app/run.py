@@ -180,8 +180,8 @@ def _finish(run: SearchRun, began: float, tuned: list[Baselines]) -> dict[str, A
     }
     progress.message(f"final: {len(candidates)} finalists on {', '.join(w.name for w in suites.all)}")
     finalists, final_baselines = run_final(
-        candidates, baseline_rules(config), suites, final_protocol(config), run.funnel.plan, run.funnel.workers,
-        progress.phase, progress.message,
+        candidates, baseline_rules(config), suites, final_protocol(config),
+        run.funnel.plan, run.funnel.workers, progress.phase, progress.message,
     )  # fmt: skip
     report["baselines"] = baselines_json(final_baselines, suites)
     report["reference"] = {

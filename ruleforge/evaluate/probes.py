@@ -76,15 +76,28 @@ class ProbeResult:
 def probe(texts: Sequence[str]) -> list[ProbeResult]:
     """Fingerprint rules and refuse those that cannot work: a function of each text alone."""
     with training_thread():
-        return _probe(texts)
+        rules = [parse(text).rule for text in texts]
+        results, sizes = _fingerprints(rules)
+        alive = [i for i, result in enumerate(results) if not result.reason]
+        falls = _descends([rules[i] for i in alive], [sizes[i] for i in alive])
+    for i, descends in zip(alive, falls, strict=True):
+        if not descends:
+            results[i] = ProbeResult(results[i].fingerprint, "does not descend on a quadratic at any lr")
+    return results
 
 
-def _probe(texts: Sequence[str]) -> list[ProbeResult]:
-    rules = [parse(text).rule for text in texts]
-    answers = _answers(rules)
-    results = []
-    for rule, answer in zip(rules, answers, strict=True):
+def fingerprints(texts: Sequence[str]) -> list[ProbeResult]:
+    """What `probe` sees, without asking whether the rules descend."""
+    with training_thread():
+        return _fingerprints([parse(text).rule for text in texts])[0]
+
+
+def _fingerprints(rules: Sequence[Rule]) -> tuple[list[ProbeResult], list[float]]:
+    """Fingerprints, and the RMS of each rule's answer to plain noise."""
+    results, sizes = [], []
+    for rule, answer in zip(rules, _answers(rules), strict=True):
         size = _rms(answer)
+        sizes.append(_rms(answer[0]))
         if not np.isfinite(size):
             results.append(ProbeResult((), "non-finite update on the probe streams"))
         elif size < 1e-30 or np.ptp(answer) <= 1e-12 * size:
@@ -93,12 +106,7 @@ def _probe(texts: Sequence[str]) -> list[ProbeResult]:
             fixed = rule.reads("w") or rule.reads("lr")
             scaled = answer if fixed else answer / size
             results.append(ProbeResult(tuple(float(v) for v in scaled.reshape(-1) @ _projection()), ""))
-    sizes = [_rms(answer[0]) for answer in answers]
-    alive = [i for i, result in enumerate(results) if not result.reason]
-    for i, falls in zip(alive, _descends([rules[i] for i in alive], [sizes[i] for i in alive]), strict=True):
-        if not falls:
-            results[i] = ProbeResult(results[i].fingerprint, "does not descend on a quadratic at any lr")
-    return results
+    return results, sizes
 
 
 def _rms(values: Array) -> float:
