@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 
 from ruleforge.core import expr as ex
 from ruleforge.core.expr import Expr
@@ -33,7 +34,12 @@ def tidy(value: float) -> float:
 
 
 def _fraction(item: Expr) -> Fraction:
-    return Fraction(Decimal(repr(tidy(item.number))))
+    return _decimal(item.number)
+
+
+@lru_cache(maxsize=4096)
+def _decimal(value: float) -> Fraction:
+    return Fraction(Decimal(repr(tidy(value))))
 
 
 def _constant(value: Fraction) -> Expr:
@@ -42,6 +48,11 @@ def _constant(value: Fraction) -> Expr:
 
 def _size(item: Expr) -> int:
     return len(ex.walk([item]))
+
+
+def _digits(item: Expr) -> int:
+    """Characters that the constants of a term take."""
+    return sum(len(repr(node.number)) for node in ex.walk([item]) if node.op == "const")
 
 
 def _sane(value: Fraction) -> bool:
@@ -71,7 +82,7 @@ def as_sum(item: Expr) -> Sum:
                 pending.append((args[1], weight * _fraction(args[0])))
             case "mul" if args[1].op == "const":
                 pending.append((args[0], weight * _fraction(args[1])))
-            case "div" if args[1].op == "const" and args[1] is not ZERO:
+            case "div" if args[1].op == "const" and args[1].number != 0:
                 pending.append((args[0], weight / _fraction(args[1])))
             case "lerp" if args[2].op == "const":
                 share = _fraction(args[2])
@@ -120,6 +131,11 @@ def _average(terms: Sum) -> Expr:
 
 def collect_sum(item: Expr, facts: Facts) -> Expr | None:
     """Like terms added, constants folded, weights that sum to 1 as `lerp`."""
+    return _collected_sum(item)
+
+
+@lru_cache(maxsize=4096)
+def _collected_sum(item: Expr) -> Expr | None:
     if item.op not in ("add", "sub", "neg", "mul", "div", "lerp"):
         return None
     terms = as_sum(item)
@@ -167,7 +183,7 @@ def weights_of_update(update: Expr) -> Expr | None:
         return None
     sizes = dict.fromkeys(abs(weight) for weight in terms.values())
     spelled = [put_sum({node: weight / size for node, weight in terms.items()}) for size in sizes]
-    best = min(spelled, key=lambda made: (_size(made), len(repr(made))))
+    best = min(spelled, key=lambda made: (_size(made), _digits(made)))
     return best if _size(best) < _size(update) else None
 
 
@@ -185,7 +201,7 @@ def as_product(item: Expr) -> tuple[Fraction, Product]:
     while pending:
         node, power = pending.pop()
         match node.op:
-            case "const" if node is not ZERO:
+            case "const" if node.number != 0:
                 factor *= _fraction(node) ** power
             case "mul":
                 pending += [(node.args[1], power), (node.args[0], power)]
@@ -331,6 +347,23 @@ def _decided_comparison(op: str, a: Range, b: Range) -> Expr | None:
 # states
 
 
+def trace_as_average(item: Expr, facts: Facts) -> Expr | None:
+    """`trace((1 - c) * x, c)` as `ema(x, c)`, for a constant c."""
+    if item.op != "trace" or item.args[1].op != "const" or not 0 < item.args[1].number < 1:
+        return None
+    terms = as_sum(item.args[0])
+    if not terms or not all(map(_sane, terms.values())):
+        return None
+    made = make("ema", _shared_out(terms, item.args[1].number), item.args[1])
+    return made if _size(made) < _size(item) else None
+
+
+def _shared_out(terms: Sum, keep: float) -> Expr:
+    """A sum divided by `1 - keep`."""
+    share = 1 - Fraction(Decimal(repr(keep)))
+    return put_sum({node: weight / share for node, weight in terms.items()})
+
+
 def average_states(view: View) -> Iterator[View]:
     """A state `a·s + rest` with a constant `a` as an average or a decaying sum of the rest."""
     inits = dict(view.inits)
@@ -345,10 +378,8 @@ def average_states(view: View) -> Iterator[View]:
         if keep == 1:
             yield _folded(view, index, make("total", put_sum(terms)))
             continue
-        share = 1 - Fraction(Decimal(repr(keep)))
         weight = ex.const(keep)
-        scaled = put_sum({node: c / share for node, c in terms.items()})
-        yield _folded(view, index, make("ema", scaled, weight))
+        yield _folded(view, index, make("ema", _shared_out(terms, keep), weight))
         yield _folded(view, index, make("trace", put_sum(terms), weight))
 
 

@@ -68,7 +68,7 @@ class Range:
         """Of 1/x."""
         if self.negative:
             return -((-self).inverse())
-        if not self.not_negative:
+        if not self.not_negative or self.high == 0:
             return ANY
         high = INF if self.low == 0 else 1 / self.low
         low = 0.0 if self.high == INF else 1 / self.high

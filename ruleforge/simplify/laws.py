@@ -64,7 +64,7 @@ def _linear(templates: Iterable[str], lines: str) -> tuple[Law, ...]:
 
 
 # Ops by what the op table says of them.
-ODD = tuple(op.name for op in OPS.values() if op.parity == "odd" and op.name != "neg")
+ODD = tuple(op.name for op in OPS.values() if op.parity == "odd" and op.name not in ("neg", "mean"))
 ODD_INCREASING = tuple(
     n for n in ODD if OPS[n].monotone == 1 and OPS[n].kind == "elementwise" and n != "sign"
 )
@@ -124,7 +124,6 @@ TERM: tuple[Law, ...] = (
     sign(p / x) -> sign(x)                   | x is not 0
     sign(j * x) -> -sign(x)                  | a negative factor turns a sign
     sign(x / j) -> -sign(x)                  | a negative factor turns a sign
-    sign(-x) -> -sign(x)                     | any x
     sign(x * (x * x)) -> sign(x)             | the cube does not underflow
     sign(x * abs(x)) -> sign(x)              | the square does not underflow
     sign(sign(x) * sqrt(abs(x))) -> sign(x)  | any x

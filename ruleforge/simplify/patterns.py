@@ -144,9 +144,14 @@ def is_fixed(item: Expr) -> bool:
 
 def is_mask(item: Expr) -> bool:
     """Whether a term is 0 or 1 wherever it is finite."""
-    if item.op == "mul":
-        return all(is_mask(arg) for arg in item.args)
-    return item.op in _COMPARISONS or item.op == "first"
+    pending = [item]
+    while pending:
+        current = pending.pop()
+        if current.op == "mul":
+            pending += current.args
+        elif current.op not in _COMPARISONS and current.op != "first":
+            return False
+    return True
 
 
 def put(pattern: Pattern, bound: Mapping[str, Expr]) -> Expr:

@@ -166,6 +166,8 @@ SHORTER: tuple[Rewrite, ...] = (
                 collect.collect_product),
     TermRewrite("sign(c * x + d * y) -> sign(lerp(x, y, d / (c + d)))", "c > 0 and d > 0",
                 frozenset({"sign"}), collect.weights_under_sign),
+    TermRewrite("trace((1 - c) * x, c) -> ema(x, c)", "0 < c < 1", frozenset({"trace"}),
+                collect.trace_as_average),
     ViewRewrite("a shared sum or product", "sums and products may be reordered", "algebra",
                 collect.shared_parts),
     ViewRewrite("state: s -> its first value", "a state that is never changed", "algebra",

@@ -28,15 +28,23 @@ from ruleforge.simplify.view import View, make
 SCALAR = frozenset("add sub mul div neg pow sqrt abs exp log lerp".split())
 MIN_OPS = 4  # smaller terms are covered by our own laws
 MAX_NODES = 60
+MAX_EXPONENT = 8.0  # beyond, an expansion has too many terms
 CALL_LIMIT_S = 4.0
 _WORKER = Path(__file__).with_name("sympy_worker.py")
 
 
 def scalar_terms(view: View) -> list[Expr]:
     """Largest subterms of scalar ops, those worth asking about."""
-    inner = {arg for item in view.nodes if item.op in SCALAR for arg in item.args}
-    roots = [item for item in view.nodes if item.op in SCALAR and (item not in inner or _is_root(view, item))]
+    inner = {arg for item in view.nodes if is_scalar(item) for arg in item.args}
+    roots = [item for item in view.nodes if is_scalar(item) and (item not in inner or _is_root(view, item))]
     return [item for item in roots if _count_ops(item) >= MIN_OPS and len(ex.walk([item])) <= MAX_NODES]
+
+
+def is_scalar(item: Expr) -> bool:
+    """Whether sympy is shown a node, rather than a symbol in its place."""
+    if item.op == "pow" and item.args[1].op == "const" and abs(item.args[1].number) > MAX_EXPONENT:
+        return False
+    return item.op in SCALAR
 
 
 def _is_root(view: View, item: Expr) -> bool:
@@ -47,7 +55,7 @@ def _count_ops(item: Expr) -> int:
     pending, seen = [item], {item}
     while pending:
         for arg in pending.pop().args:
-            if arg.op in SCALAR and arg not in seen:
+            if is_scalar(arg) and arg not in seen:
                 seen.add(arg)
                 pending.append(arg)
     return len(seen)
@@ -74,6 +82,7 @@ class ScalarAlgebra:
             self._worker = subprocess.Popen(
                 [sys.executable, "-P", str(_WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL, text=True, start_new_session=True,
+                env={**os.environ, "PYTHONHASHSEED": "0"},
             )  # fmt: skip
 
     def close(self) -> None:
@@ -131,7 +140,7 @@ class ScalarAlgebra:
 def _encoded(item: Expr, atoms: dict[Expr, int]) -> list[Any]:
     if item.op == "const":
         return ["c", repr(tidy(item.number))]
-    if item.op in SCALAR:
+    if is_scalar(item):
         return [item.op, *(_encoded(arg, atoms) for arg in item.args)]
     return ["x", atoms.setdefault(item, len(atoms))]
 

@@ -29,6 +29,7 @@ from ruleforge.simplify.verify import MIN_DEFINED, Checker, Verdict
 from ruleforge.simplify.view import View, named
 
 Outcome = Literal["equal", "equal up to a positive scale"]
+SEARCH_SHARE = 0.75  # of the time limit; the rest is for confirming and writing
 _CONFIRMING_SEED = 1
 
 
@@ -87,7 +88,7 @@ def simplify(
         >>> simplify(Rule.parse("update = 3 * sign(g * abs(g) * 2)")).after.lines[-1].value
         sign(g)
     """
-    deadline = time.monotonic() + time_limit_s
+    deadline = time.monotonic() + SEARCH_SHARE * time_limit_s
     engine = engine or shared_engine()
     before = rule if isinstance(rule, RuleText) else name_rule(rule)
     given = before.rule
@@ -98,7 +99,7 @@ def simplify(
         except RuleTextError as error:
             return f"# cannot be written: {error.message}\n"
 
-    notes = [] if given.reads("g") else ["the update does not depend on the gradient"]
+    notes: list[str] = []
     checker = Checker(given)
     steps = exact_steps(before, spell)
     descent = Descent(
@@ -123,6 +124,8 @@ def simplify(
     final, kept, verdict = _confirmed(descent, given)
     if kept < len(descent.steps):
         notes.append(f"{len(descent.steps) - kept} steps were taken back: fresh streams told the rules apart")
+    if not final.reads("g"):
+        notes.append("the update does not depend on the gradient")
     steps += descent.steps[:kept]
     after = before
     if steps:

@@ -122,10 +122,10 @@ def _power(base: Any, exponent: Any, numbers: dict[Any, int]) -> Term:
 
 def variants(expression: Any) -> tuple[list[Any], list[str]]:
     """Other forms of an expression, and which of sympy's functions failed on it."""
-    ways: list[tuple[str, Callable[[Any], Any]]] = [
-        ("itself", lambda e: e),
-        ("cancel", sp.cancel),
-        ("factor", sp.factor),
+    ways: list[tuple[str, Callable[[Any], Any]]] = [("itself", lambda e: e)]
+    if expression.is_rational_function(*expression.free_symbols):
+        ways += [("cancel", sp.cancel), ("factor", sp.factor)]  # slow on anything else
+    ways += [
         ("together", sp.together),
         ("expand", sp.expand),
         ("factor_terms", sp.factor_terms),
