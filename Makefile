@@ -13,7 +13,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_N
 QUICK_TESTS = $(wildcard tests/test_architecture.py tests/test_project.py tests/core tests/render tests/store)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test test-slow check bench gpu-check docs clean
+.PHONY: help .venv demo test test-slow check bench gpu-check docs baselines known clean
 
 help:  ## this list
 	@grep -hE '^[a-z.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */|/' | \
@@ -55,6 +55,12 @@ gpu-check: $(STAMP)  ## the tests that need a CUDA device; fails where there is 
 
 docs: $(STAMP)  ## regenerate the generated parts of docs/
 	$(BIN)/python -m ruleforge.app.docs
+
+baselines: $(STAMP)  ## tune the baselines that the package ships
+	$(ONE_THREAD) $(BIN)/python -m ruleforge.app.shipping
+
+known: $(STAMP)  ## measure the known rules against their upstreams and write the record
+	$(BIN)/python -m tests.known.regenerate
 
 clean:  ## remove the environment and caches; results stay
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -25,6 +25,13 @@ from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import Workload, load_suite, load_workload
 
 SCHEDULES = ("constant", "cosine")
+SEEDS = 3
+
+
+def comparison_protocol(seeds: int) -> Protocol:
+    """The whole grid, widened, on seeds that no search uses."""
+    scored = tuple(COMPARE_SEED + k for k in range(seeds))
+    return Protocol(default_grid(), SCHEDULES, score_seeds=scored, widen=True)
 
 
 def compare_rules(
@@ -34,7 +41,7 @@ def compare_rules(
     suite: str = "validation",
     workloads: Sequence[str] = (),
     folder: str | Path | None = None,
-    seeds: int = 3,
+    seeds: int = SEEDS,
     workers: int = 1,
     backend: str = "auto",
     progress: Progress,
@@ -64,9 +71,7 @@ def compare_rules(
     places = [load_workload(name, folder) for name in workloads] or list(load_suite(suite))
     rules = dict(against) if against else {name: known(name).rule for name in DEFAULT_BASELINES}
     rules.setdefault("adam", known("adam").rule)
-    protocol = Protocol(
-        default_grid(), SCHEDULES, score_seeds=tuple(COMPARE_SEED + k for k in range(seeds)), widen=True
-    )
+    protocol = comparison_protocol(seeds)
     plan = Plan(update_plane=fastest_plane(progress.message) if backend == "auto" else backend)
     prepare_plane(plan.update_plane, progress.message)
     pool = Workers(workers)
@@ -164,7 +169,7 @@ def list_baselines(
     """
     places: list[Workload] = list(load_suite(suite))
     rules = {name: known(name).rule for name in DEFAULT_BASELINES}
-    protocol = Protocol(default_grid(), SCHEDULES, score_seeds=(COMPARE_SEED, COMPARE_SEED + 1), widen=True)
+    protocol = comparison_protocol(SEEDS)
     plan = Plan(update_plane=fastest_plane(progress.message))
     prepare_plane(plan.update_plane, progress.message)
     tuned = tune_baselines(

@@ -1,0 +1,63 @@
+"""Tunes the baselines that the package ships: `python -m ruleforge.app.shipping`.
+
+What is shipped is what the quickstart and default configs and `ruleforge compare` need, so that a
+first run spends its minutes on searching. Run it again whenever a test says that they are stale.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from tempfile import TemporaryDirectory
+
+from ruleforge.app.compare import SEEDS, comparison_protocol
+from ruleforge.app.config import load_config, load_validation_workloads, load_workloads
+from ruleforge.app.schema import DEFAULT_BASELINES
+from ruleforge.app.setup import baseline_rules, final_protocol, make_plan, rung_protocols
+from ruleforge.backends import prepare_plane
+from ruleforge.core.known import known
+from ruleforge.core.text import RuleText
+from ruleforge.evaluate.baselines import SHIPPED, cache_path, tune_baselines
+from ruleforge.evaluate.evaluator import Protocol
+from ruleforge.evaluate.lanes import Plan
+from ruleforge.evaluate.workers import Workers
+from ruleforge.tasks import Workload, load_suite
+
+CONFIGS = ("quickstart", "default")
+SUITES = ("search", "validation", "held_out")
+
+Tuning = tuple[dict[str, RuleText], tuple[Workload, ...], Protocol, Plan]
+
+
+def shipped_tunings() -> Iterator[Tuning]:
+    """Rules, workloads, protocol and plan of everything that is shipped."""
+    for name in CONFIGS:
+        config = load_config(name)
+        rules, plan, workloads = baseline_rules(config), make_plan(config), load_workloads(config)
+        for places, protocol, _ in rung_protocols(config, workloads):
+            yield rules, places, protocol, plan
+        yield rules, (*workloads, *load_validation_workloads(config)), final_protocol(config), plan
+    plan = make_plan(load_config(CONFIGS[0]))
+    for suite in SUITES:
+        rules = {name: known(name).rule for name in DEFAULT_BASELINES}
+        yield rules, load_suite(suite), comparison_protocol(SEEDS), plan
+
+
+def main() -> int:
+    workers = Workers(os.cpu_count() or 1)
+    with TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
+        for rules, places, protocol, plan in shipped_tunings():
+            prepare_plane(plan.update_plane, print)
+            tune_baselines(rules, places, protocol, plan, workers, recompute=True, say=print)
+        records = json.loads(cache_path().read_text(encoding="utf-8"))
+    lines = (f"{json.dumps(key)}: {json.dumps(record)}" for key, record in sorted(records.items()))
+    SHIPPED.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    print(f"{len(records)} tunings in {SHIPPED.name}, {SHIPPED.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
