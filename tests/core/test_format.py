@@ -306,9 +306,10 @@ def test_rules_deeper_than_a_line_may_be_are_written_in_lines() -> None:
     assert named.rule.update is item and len(named.lines) > 20
 
 
-def test_a_long_term_that_is_subtracted_from_a_sum() -> None:
+@pytest.mark.parametrize("length", range(8, 15))
+def test_a_long_term_that_is_subtracted_from_a_sum(length: int) -> None:
     item = ex.leaf("g")
-    for _ in range(14):
+    for _ in range(length):
         item = ex.node("atan", item)
     next_value = ex.node("sub", ex.node("mul", ex.const(0.9), ex.state(0)), item)
     rule = Rule(next_value, (State(ex.const(0), next_value),))
