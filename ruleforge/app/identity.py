@@ -64,8 +64,8 @@ def _alike_with_its_betas(rule: Rule, fingerprint: tuple[float, ...]) -> str:
     """
     folded = fold(rule.canonical)
     nodes = ex.walk([folded.update, *folded.states.values()])
-    values = {float(item.value or 0) for item in nodes if item.op == "const"}
-    values |= {rule.canonical.hypers[int(item.value or 0)].default for item in nodes if item.op == "hyper"}
+    values = {item.number for item in nodes if item.op == "const"}
+    values |= {rule.canonical.hypers[item.index].default for item in nodes if item.op == "hyper"}
     betas = sorted(value for value in values if MIN_BETA <= value < 1)
     trials: list[tuple[str, str]] = []
     slots = rule.canonical.slots
@@ -130,7 +130,7 @@ def form_key(rule: Rule) -> str:
 
     def replace(item: Expr, args: tuple[Expr, ...]) -> Expr:
         if item.op == "const" and item.value not in STRUCTURAL:
-            return ex.hyper(numbers.setdefault(float(item.value or 0), len(numbers)))
+            return ex.hyper(numbers.setdefault(item.number, len(numbers)))
         return ex.with_args(item, args)
 
     roots = inlined.roots
@@ -148,7 +148,7 @@ def _with_constants(rule: Rule) -> Rule:
 
     def inline(item: Expr, args: tuple[Expr, ...]) -> Expr:
         if item.op == "hyper":
-            value = rule.hypers[int(item.value or 0)].default
+            value = rule.hypers[item.index].default
             return ones.setdefault(value, ex.const(value))
         return ex.with_args(item, args)
 
