@@ -35,6 +35,7 @@ def main() -> int:
     run = Path(options.out)
     if run.exists():
         shutil.rmtree(run)
+    torch.set_num_threads(1)  # the network is small: more threads would wait for each other
     began = time.monotonic()
     step("Search", "ruleforge", "search", options.config, "--out", str(run))
     step("The champion", "ruleforge", "show", str(run))

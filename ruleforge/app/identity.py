@@ -10,7 +10,7 @@ from ruleforge.core import expr as ex
 from ruleforge.core.canon import fold
 from ruleforge.core.expr import Expr
 from ruleforge.core.known import KNOWN
-from ruleforge.core.rule import Hyper, Rule, State
+from ruleforge.core.rule import MAX_HYPERS, Hyper, Rule, State
 from ruleforge.core.text import parse
 from ruleforge.evaluate.probes import Behaviours, fingerprints
 
@@ -24,7 +24,7 @@ class KnownAs:
     """The nearest name of a rule.
 
     Attributes:
-        relation: "known", "known up to hyperparameters" or "new".
+        relation: "known", "known up to hyperparameters", "known, untied" or "new".
         name: of the known rule, or "".
     """
 
@@ -33,8 +33,9 @@ class KnownAs:
 
     def __str__(self) -> str:
         words = {
-            "known": f"{self.name}",
+            "known": self.name,
             "known up to hyperparameters": f"{self.name} with other hyperparameters",
+            "known, untied": f"{self.name} with its hyperparameters untied",
         }
         return words.get(self.relation, "new")
 
@@ -52,9 +53,11 @@ def identify(rule: Rule) -> KnownAs:
     twin = catalogue.behaviours.twin(seen.fingerprint) if seen.fingerprint else None
     if twin is not None:
         return KnownAs("known", catalogue.names[twin])
-    form = form_key(rule)
-    name = catalogue.forms.get(form) or _alike_with_its_betas(rule, seen.fingerprint)
-    return KnownAs("known up to hyperparameters", name) if name else KnownAs("new")
+    name = catalogue.forms.get(form_key(rule)) or _alike_with_its_betas(rule, seen.fingerprint)
+    if name:
+        return KnownAs("known up to hyperparameters", name)
+    loose = catalogue.untied.get(form_key(rule, untied=True), "")
+    return KnownAs("known, untied", loose) if loose else KnownAs("new")
 
 
 def _alike_with_its_betas(rule: Rule, fingerprint: tuple[float, ...]) -> str:
@@ -102,6 +105,7 @@ class _Catalogue:
     names: list[str]
     full_keys: dict[str, str]
     forms: dict[str, str]
+    untied: dict[str, str]
     behaviours: Behaviours
 
 
@@ -111,34 +115,40 @@ def _catalogue() -> _Catalogue:
     rules = [KNOWN[name].rule.rule for name in names]
     full_keys: dict[str, str] = {}
     forms: dict[str, str] = {}
+    untied: dict[str, str] = {}
     behaviours = Behaviours()
     for number, (name, rule, seen) in enumerate(
         zip(names, rules, fingerprints([str(KNOWN[name].rule) for name in names]), strict=True)
     ):
         full_keys.setdefault(rule.full_key, name)
         forms.setdefault(form_key(rule), name)
+        untied.setdefault(form_key(rule, untied=True), name)
         if seen.fingerprint:
             behaviours.add(number, seen.fingerprint)
-    return _Catalogue(names, full_keys, forms, behaviours)
+    return _Catalogue(names, full_keys, forms, untied, behaviours)
 
 
-def form_key(rule: Rule) -> str:
-    """Key of a rule's form: each occurrence of a constant that could be tuned is a hyperparameter."""
-    canonical = rule.canonical
-    inlined = _with_constants(canonical)
+def form_key(rule: Rule, *, untied: bool = False) -> str:
+    """Key of a rule's form: each constant that could be tuned is a hyperparameter.
+
+    Args:
+        rule: any rule.
+        untied: forget which constants are equal, so that a rule and its version with one beta
+            split in two have one key.
+    """
+    inlined = _with_constants(rule.canonical)
     numbers: dict[float, int] = {}
 
     def replace(item: Expr, args: tuple[Expr, ...]) -> Expr:
-        if item.op == "const" and item.value not in STRUCTURAL:
-            return ex.hyper(numbers.setdefault(item.number, len(numbers)))
+        if item.op == "const" and item.number not in STRUCTURAL:
+            return ex.hyper(0 if untied else numbers.setdefault(item.number, len(numbers)))
         return ex.with_args(item, args)
 
-    roots = inlined.roots
-    mapping = ex.rebuild(roots, replace)
-    if len(numbers) > 16:
+    mapping = ex.rebuild(inlined.roots, replace)
+    if len(numbers) > MAX_HYPERS:
         return inlined.key
     states = tuple(State(mapping[s.init], mapping[s.next]) for s in inlined.states)
-    hypers = tuple(Hyper(-1e300, 1e300, value) for value in numbers)
+    hypers = tuple(Hyper(-1e300, 1e300, value) for value in numbers or (0.5,))
     return Rule(mapping[inlined.update], states, hypers).key
 
 
