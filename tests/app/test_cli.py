@@ -447,7 +447,7 @@ def test_search_prints_the_front_the_champion_and_where_it_lies(
         "ruleforge export",
     ):
         assert words in result.stdout, words
-    assert "generation 1/8" in result.stderr
+    assert "generation 1/" in result.stderr
     assert "generation" not in run_cli("search", "quickstart", "--out", "other", "--quiet").stderr
 
 

@@ -26,7 +26,8 @@ from ruleforge.core.text import parse
         ("update = g * sqrt(abs(g))\n", "new"),
         ("update = sign(lerp(g, ema(g, 0.9), 0.8)) * abs(g)\n", "new"),
         (
-            "update = (0.9 * ema(g, 0.9) + 0.1 * g) / (1 - 0.8 ** t) / (sqrt(ema_hat(g * g, 0.999)) + 1e-8)\n",
+            "m = 0.9 * ema(g, 0.9) + 0.1 * g\n"
+            "update = m / (1 - 0.8 ** t) / (sqrt(ema_hat(g * g, 0.999)) + 1e-8)\n",
             "nadam_simple with its hyperparameters untied",
         ),
     ],

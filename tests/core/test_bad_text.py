@@ -186,7 +186,7 @@ NAMES: dict[str, Case] = {
 }  # fmt: skip
 NAMES |= {
     f"{name} assigned": (f"{name} = w\nupdate = g", 1, 1, f"'{name}' is reserved", "choose another name")
-    for name in RESERVED - {"update"}
+    for name in sorted(RESERVED - {"update"})
 }
 NAMES |= {
     f"{name} declared": (
