@@ -94,7 +94,7 @@ def print_search(result: Record) -> None:
         say(f"Wall time: {format_span(wall_s)}")
     if (memory := result.get("peak_memory_mb")) is not None:
         say(f"Peak memory of a process: {memory:.0f} MiB")
-    if seconds := result.get("seconds_per_workload"):
+    if seconds := result.get("phases_s"):
         say("Time by phase: " + ", ".join(f"{name} {format_span(each)}" for name, each in seconds.items()))
     if origins := result.get("baselines_origin"):
         say(f"Baselines: {', '.join(origins)}")

@@ -211,7 +211,7 @@ def _finish(run: SearchRun, began: float, tuned: list[Baselines]) -> dict[str, A
         "baselines_origin": sorted({each.origin for each in (*tuned, final_baselines)}),
         "wall_s": round(time.monotonic() - began, 1),
         "peak_memory_mb": round(_peak_memory_mb(), 1),
-        "seconds_per_workload": _seconds(store),
+        "phases_s": _seconds(store),
     }
 
 
