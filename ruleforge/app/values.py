@@ -212,7 +212,13 @@ def _check_workload(name: str, info: ValidationInfo) -> str:
         )
     if not place or not factory.isidentifier():
         fail(f"{name!r} names no task", "write a name from `ruleforge tasks`, or path/to/file.py:factory")
-    if (place.endswith(".py") or "/" in place) and not (folder / Path(place).expanduser()).is_file():
+    is_path = place.endswith(".py") or "/" in place
+    if not is_path and place.split(".")[0] == "ruleforge":
+        fail(
+            f"{name!r} is code of ruleforge itself, so nothing says which suite it belongs to",
+            f"write its name alone: {factory!r}" if factory in WORKLOADS else "`ruleforge tasks` lists names",
+        )
+    if is_path and not (folder / Path(place).expanduser()).is_file():
         fail(
             f"the task file {place!r} does not exist",
             f"it was looked for in {folder.absolute()}; `ruleforge new-task FILE` writes one to start from",

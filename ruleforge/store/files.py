@@ -39,8 +39,13 @@ def storage_error(doing: str, path: Path, fault: OSError, *, running: bool = Fal
     return error
 
 
-def write_text_atomic(path: Path | str, text: str) -> None:
+def write_text_atomic(path: Path | str, text: str, *, running: bool = False) -> None:
     """Write the whole text or nothing: a reader sees the old file or the new one, after a crash too.
+
+    Args:
+        path: the file.
+        text: all of it.
+        running: a fault comes in the middle of a run, so the exit code is 1.
 
     Raises:
         StoreError: the folder cannot be written or the disk is full; the old file is untouched.
@@ -60,7 +65,7 @@ def write_text_atomic(path: Path | str, text: str) -> None:
             raise
         sync_folder(path.parent)
     except OSError as fault:
-        raise storage_error("write it", path, fault) from fault
+        raise storage_error("write it", path, fault, running=running) from fault
 
 
 def sync_folder(folder: Path) -> None:

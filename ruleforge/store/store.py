@@ -38,6 +38,7 @@ from ruleforge.store.database import (
 from ruleforge.store.files import (
     CHAMPION,
     CONFIG,
+    DATABASE,
     LOG,
     WriterLock,
     storage_error,
@@ -210,7 +211,7 @@ class Store:
     def put_champion(self, text: str) -> None:
         """Write `champion.rule`, wholly or not at all."""
         self._require_writer("write the champion")
-        write_text_atomic(self.path / CHAMPION, text)
+        write_text_atomic(self.path / CHAMPION, text, running=True)
 
     def log(self, line: str) -> None:
         """Append a line to `log.txt`, with the time in UTC before it."""
@@ -442,8 +443,9 @@ def refuse_occupied(folder: Path) -> None:
     except OSError as fault:
         raise storage_error("look into it", folder, fault) from fault
     if occupied:
+        go_on = f", or go on with it: ruleforge resume {folder}" if (folder / DATABASE).is_file() else ""
         raise StoreError(
             "this exists already and is not an empty folder",
             file=str(folder),
-            hint=f"choose another --out, or go on with it: ruleforge resume {folder}",
+            hint=f"choose another --out{go_on}",
         )

@@ -169,6 +169,13 @@ def _check_batch(task: Task) -> Batch:
             "draw the same number of rows every time: batches of all steps are stacked",
             fn=task.batch,
         )
+    if any(x.dtype.is_floating_point and torch.isnan(x).any() for x in first):
+        raise refuse(
+            task.name,
+            "a batch holds nan",
+            "look for missing values in the training rows, and for columns divided by a spread of zero",
+            fn=task.batch,
+        )
     again = _call(task, "batch", torch.Generator().manual_seed(7))
     if not _equal(list(first), list(again)):
         raise refuse(

@@ -504,6 +504,16 @@ def test_resume(run_cli: RunCli, finished_run: Path, driver: types.SimpleNamespa
     refused(run_cli("resume", "results"), "not a run folder")
 
 
+def test_a_run_that_cannot_be_resumed_is_not_told_to_be_resumed(run_cli: RunCli, finished_run: Path) -> None:
+    finished = run_cli("resume", "first")
+    refused(finished, "is finished", "ruleforge show")
+    half = make_run(Path("results") / "half", finished=False)
+    with Store.open(half):
+        busy = run_cli("resume", "half")
+    refused(busy, f"being written by process {os.getpid()}")
+    assert "to go on" not in finished.stderr + busy.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [

@@ -212,6 +212,8 @@ def test_a_dict_is_read_and_left_alone() -> None:
         ("[training]\nworkloads = ['digits_conv']", 2, 1, "shares data with 'digits_conv'"),
         ("[training]\nworkloads = ['digits_mlp',\n  'digits_mpl']", 3, 3, "did you mean 'digits_mlp'?"),
         ("[training]\nworkloads = ['wine_layernorm']", 2, 14, "held out"),
+        ("[training]\nworkloads = ['ruleforge.tasks.tables:wine_layernorm']", 2, 14, "'wine_layernorm'"),
+        ("[training]\nworkloads = ['ruleforge.tasks.digits:digits_conv']", 2, 14, "of ruleforge itself"),
         ("[training]\nworkloads = ['digits_mlp', 'digits_mlp']", 2, 1, "named twice"),
         ("[training]\nworkloads = []", 2, 1, "at least one entry"),
         ("[training]\nworkloads = ['no.py:f']", 2, 14, "the task file 'no.py' does not exist"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -371,6 +372,20 @@ def test_bad_files(tmp_path: Path) -> None:
         assert caught.value.file and caught.value.exit_code == 2
     with pytest.raises(RuleTextError, match="line 2"):
         load(str(latin))
+
+
+def test_no_more_of_a_file_is_read_than_a_rule_may_hold(tmp_path: Path) -> None:
+    path = tmp_path / "endless.rule"
+    with path.open("wb") as file:
+        file.truncate(256 * 1024 * 1024)  # a hole: it takes no room on the disk
+    tracemalloc.start()
+    try:
+        with pytest.raises(RuleTextError, match="64 KiB"):
+            load(str(path))
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 1024 * 1024
 
 
 # anything at all

@@ -237,6 +237,22 @@ def test_a_text_file_is_written_wholly_or_not_at_all(tmp_path: Path, monkeypatch
     assert [each.name for each in tmp_path.iterdir()] == ["a.rule"]
 
 
+def test_a_champion_that_cannot_be_written_is_a_fault_of_the_run(
+    run: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.put_champion("update = g\n")
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StoreError, match=r"champion\.rule: cannot write it: No space left") as caught:
+            run.put_champion("update = sign(g)\n")
+    assert caught.value.exit_code == 1
+    assert (run.path / "champion.rule").read_text() == "update = g\n"
+
+
 def test_a_log_that_cannot_be_written_is_told(run: Store) -> None:
     (run.path / "log.txt").mkdir()
     with pytest.raises(StoreError, match=r"log\.txt: cannot write") as caught:
@@ -345,8 +361,14 @@ def test_a_folder_that_holds_something_is_refused_and_left_alone(tmp_path: Path)
     (folder / "thesis.tex").write_text("important")
     with pytest.raises(StoreError, match="not an empty folder") as caught:
         Store.create(folder, config_text="", meta={})
-    assert "resume" in caught.value.hint
+    assert caught.value.hint == "choose another --out"
     assert [each.name for each in tmp_path.rglob("*")] == ["mine", "thesis.tex"]
+
+
+def test_a_folder_that_holds_a_run_is_refused_with_the_way_to_go_on(run: Store) -> None:
+    with pytest.raises(StoreError, match="not an empty folder") as caught:
+        Store.create(run.path, config_text="", meta={})
+    assert f"ruleforge resume {run.path}" in caught.value.hint
 
 
 def test_an_empty_folder_and_missing_parents_are_taken(tmp_path: Path) -> None:

@@ -199,6 +199,11 @@ BAD = {
         "batches differ in shape",
         "same number of rows",
     ),
+    "batch nan": (
+        factory("make(batch=lambda g: (torch.full((8, 3), float('nan')),))"),
+        "a batch holds nan",
+        "missing values",
+    ),
     "batch global": (factory("make(batch=lambda g: (torch.randn(8, 3),))"), "other rows", "Generator"),
     "loss raises": (
         factory("make(loss=lambda p, b, key: p['v'].sum())"),

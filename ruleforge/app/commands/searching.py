@@ -117,7 +117,7 @@ def _run(
     """Do the work, print its result; on Ctrl-C say how to go on."""
     from ruleforge.app.display import print_error, print_json, remark
     from ruleforge.app.reports import print_search
-    from ruleforge.errors import RunError
+    from ruleforge.errors import InputError, RunError, StoreError
     from ruleforge.store import DATABASE
 
     try:
@@ -130,8 +130,9 @@ def _run(
         hint = f"go on with: ruleforge resume {folder}" if saved else "nothing was stored yet; start it again"
         print_error(RunError("interrupted" + (", saved" if saved else ""), hint=hint), as_json=as_json)
         context.exit(INTERRUPTED)
-    except Exception:
-        if (folder / DATABASE).is_file():
+    except Exception as error:
+        is_refused = isinstance(error, StoreError) and error.exit_code == InputError.exit_code
+        if (folder / DATABASE).is_file() and not is_refused:
             remark(f"what was stored stays readable; to go on: ruleforge resume {folder}")
         raise
     if as_json:

@@ -1,0 +1,31 @@
+"""What a config says reaches the run: limits of candidates, and seeds that are never used twice."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+from ruleforge.app.compare import comparison_protocol
+from ruleforge.app.config import load_workloads, parse_config
+from ruleforge.app.setup import final_protocol, make_limits, rung_protocols
+from ruleforge.evaluate.funnel import Limits
+
+MOST_SEEDS = 1000
+
+
+def test_the_configs_limits_are_those_of_candidates() -> None:
+    text = "[limits]\nnodes = 9\nstates = 1\nflops_per_weight = 7.5\nbytes_per_weight = 24"
+    assert make_limits(parse_config(text)) == Limits(9, 1, 7.5, 24)
+
+
+def test_no_seed_that_chose_a_setting_or_a_champion_scores_it() -> None:
+    """However many seeds a config asks for: tuning, search, final and comparison are apart."""
+    config = parse_config(
+        f"[training]\nworkloads = ['digits_mlp']\nseeds = {MOST_SEEDS}\nscore_seeds = {MOST_SEEDS}"
+    )
+    *rungs, (_, full, _) = rung_protocols(config, load_workloads(config))
+    final, comparison = final_protocol(config), comparison_protocol(MOST_SEEDS)
+    assert all(not protocol.score_seeds for _, protocol, _ in rungs)
+    tuning = {protocol.tune_seed for protocol in (full, final, comparison)}
+    scoring = [set(protocol.score_seeds) for protocol in (full, final, comparison)]
+    assert [len(each) for each in scoring] == [MOST_SEEDS] * 3
+    assert all(not (a & b) for a, b in combinations([tuning, *scoring], 2))
