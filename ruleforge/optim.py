@@ -8,7 +8,6 @@ the same step in fewer calls and needs no ruleforge.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from ruleforge.core.rule import Hyper, Kind, Rule
 from ruleforge.core.text import RuleText, parse
 from ruleforge.errors import RuleError
 from ruleforge.render.names import Names, slot_names
+from ruleforge.words import did_you_mean
 
 _GROUP_KEYS = frozenset("params lr lr0 initial_lr weight_decay maximize total_steps".split())
 
@@ -69,10 +69,8 @@ class RuleOptimizer(Optimizer):
         self._compile(_as_text(rule))
         unknown = sorted(set(hypers) - set(self._hypers))
         if unknown:
-            near = get_close_matches(unknown[0], self._hypers, 1)
-            known = ", ".join(self._hypers) or "none"
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise TypeError(f"the rule has no hyperparameter {unknown[0]!r}; {hint}it has: {known}")
+            hint = did_you_mean(unknown[0], self._hypers, f"it has: {', '.join(self._hypers) or 'none'}")
+            raise TypeError(f"the rule has no hyperparameter {unknown[0]!r}; {hint}")
         if self._reads_progress and total_steps is None:
             raise ValueError("this rule needs total_steps: its schedule runs over the training")
         defaults: dict[str, Any] = {

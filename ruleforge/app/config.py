@@ -19,9 +19,9 @@ from pydantic import ValidationError
 from ruleforge.app.faults import as_error, caret, describe
 from ruleforge.app.schema import Config
 from ruleforge.app.toml_places import KeyPath, Place, find_places
-from ruleforge.app.values import did_you_mean
 from ruleforge.errors import ConfigError
 from ruleforge.tasks import SUITES, Workload, load_workload
+from ruleforge.words import did_you_mean
 
 __all__ = [
     "Config",
@@ -98,11 +98,8 @@ def find_config(path: str | Path) -> Path:
             if named.is_file():
                 return named
     names = config_names()
-    guess = did_you_mean(given.stem, names)
     listed = f"configs in {CONFIG_FOLDER}/: {', '.join(names)}" if names else ""
-    raise ConfigError(
-        "there is no such config", file=str(path), hint=" ".join(part for part in (guess, listed) if part)
-    )
+    raise ConfigError("there is no such config", file=str(path), hint=did_you_mean(given.stem, names, listed))
 
 
 def config_names() -> list[str]:

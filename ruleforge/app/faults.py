@@ -14,8 +14,9 @@ from pydantic import BaseModel
 
 from ruleforge.app.schema import OBJECTIVES, Config, refuse_objective
 from ruleforge.app.toml_places import KeyPath, Place
-from ruleforge.app.values import Table, choices, did_you_mean
+from ruleforge.app.values import Table, choices
 from ruleforge.errors import ConfigError
+from ruleforge.words import did_you_mean
 
 
 class Fault(NamedTuple):

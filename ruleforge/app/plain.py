@@ -64,11 +64,6 @@ def format_count(number: float | None) -> str:
     return f"{number:.4g}"
 
 
-def counted(n: int, thing: str) -> str:
-    """A number and its thing: "1 node", "2 nodes"."""
-    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
-
-
 def format_ratio(value: float | None) -> str:
     """A speed-up: "×1.30", or "—"."""
     return "—" if value is None else f"×{value:.3g}" if value >= 9.995 else f"×{value:.2f}"

@@ -21,12 +21,12 @@ from ruleforge.app.values import (
     Table,
     WorkloadName,
     choices,
-    did_you_mean,
     fail,
     folder_of,
 )
 from ruleforge.errors import GrammarError
 from ruleforge.tasks import SUITES, WORKLOADS, shares_data
+from ruleforge.words import did_you_mean
 
 Direction = Literal["max", "min"]
 
@@ -287,9 +287,8 @@ def refuse_objective(name: str, *, deterministic: bool) -> tuple[str, str]:
         )
     if name in TIME_OBJECTIVES or name in LATER_OBJECTIVES:
         return f"objective {name!r} is not available yet", available
-    return f"there is no objective {name!r}", " ".join(
-        part for part in (did_you_mean(name, (*OBJECTIVES, *LATER_OBJECTIVES)), available) if part
-    )
+    hint = did_you_mean(name, (*OBJECTIVES, *LATER_OBJECTIVES), available)
+    return f"there is no objective {name!r}", hint
 
 
 class Limits(Table):

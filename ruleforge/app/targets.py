@@ -6,7 +6,6 @@ Knows where rules are found. Does not know how they are shown, trained or export
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, Literal
 
@@ -14,6 +13,7 @@ from ruleforge.core.known import KNOWN, known
 from ruleforge.core.text import RuleText, load, parse
 from ruleforge.errors import InputError, StoreError
 from ruleforge.store import CHAMPION, DATABASE, Store
+from ruleforge.words import did_you_mean
 
 RESULTS: Final = Path("results")
 
@@ -71,10 +71,8 @@ def resolve_target(text: str) -> Target:
         )
     if path.is_dir():
         raise StoreError(f"this is not a run folder: it holds no {DATABASE}", file=given, hint=_ACCEPTED)
-    runs = [each.name for each in RESULTS.iterdir() if each.is_dir()] if RESULTS.is_dir() else []
-    near = get_close_matches(given.lower(), [*KNOWN, *runs], 3, cutoff=0.6)
-    guess = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    raise InputError(f"there is no target {text!r}", hint=f"{guess}{_ACCEPTED}")
+    hint = did_you_mean(given.lower(), [*KNOWN, *_run_names()], _ACCEPTED, most=3)
+    raise InputError(f"there is no target {text!r}", hint=hint)
 
 
 _ACCEPTED: Final = (
@@ -88,6 +86,11 @@ def _is_known(name: str) -> bool:
     except InputError:
         return False
     return True
+
+
+def _run_names() -> list[str]:
+    """Names of the folders under results/."""
+    return [each.name for each in RESULTS.iterdir() if each.is_dir()] if RESULTS.is_dir() else []
 
 
 def find_run(name: str) -> Path | None:
@@ -110,16 +113,14 @@ def require_run(name: str) -> Path:
     if folder is not None:
         return folder
     path = Path(name).expanduser()
-    runs = [each.name for each in RESULTS.iterdir() if each.is_dir()] if RESULTS.is_dir() else []
-    near = get_close_matches(path.name, runs, 1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
     if path.is_dir():
         what = f"this is not a run folder: it holds no {DATABASE}"
     elif path.exists():
         what = "this is a file, not a run folder"
     else:
         what = "there is no such run folder"
-    raise StoreError(what, file=name, hint=f"{hint}`ruleforge list` shows the runs")
+    hint = did_you_mean(path.name, _run_names(), "`ruleforge list` shows the runs", cutoff=0.5)
+    raise StoreError(what, file=name, hint=hint)
 
 
 def champion_of(folder: Path) -> Target:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, Self, TypeAlias, TypeVar
 
@@ -31,6 +30,7 @@ from ruleforge.core.text import RuleText, load, parse
 from ruleforge.errors import InputError
 from ruleforge.store import CHAMPION, DATABASE
 from ruleforge.tasks import WORKLOADS
+from ruleforge.words import did_you_mean
 
 HELD_OUT: Final = "held_out"
 
@@ -43,17 +43,11 @@ def fail(message: str, hint: str = "", at: str = "") -> NoReturn:
     raise PydanticCustomError("ruleforge", "{message}", {"message": message, "hint": hint, "at": at})
 
 
-def did_you_mean(given: str, names: Iterable[str]) -> str:
-    """A suggestion for a misspelt name, or ""."""
-    near = get_close_matches(given, list(names), 1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else ""
-
-
 def choices(given: str, names: Iterable[str], listed_by: str = "") -> str:
     """A hint: the nearest name, then all of them or the command that lists them."""
     names = list(names)
     rest = f"`ruleforge {listed_by}` lists them" if listed_by else f"choose among: {', '.join(names)}"
-    return " ".join(part for part in (did_you_mean(given, names), rest) if part)
+    return did_you_mean(given, names, rest)
 
 
 def parse_duration(value: Any) -> Any:
@@ -201,13 +195,8 @@ def _check_workload(name: str, info: ValidationInfo) -> str:
     if not colon:
         fail(
             f"there is no workload {name!r}",
-            " ".join(
-                part
-                for part in (
-                    did_you_mean(name, WORKLOADS),
-                    "`ruleforge tasks` lists them; your own is path/to/file.py:factory",
-                )
-                if part
+            did_you_mean(
+                name, WORKLOADS, "`ruleforge tasks` lists them; your own is path/to/file.py:factory"
             ),
         )
     if not place or not factory.isidentifier():

@@ -17,6 +17,7 @@ from ruleforge.core.laws import ONE, ZERO
 from ruleforge.core.ops import OPS
 from ruleforge.core.rule import Hyper, Rule, State
 from ruleforge.errors import RuleError
+from ruleforge.words import counted
 
 BINARY: dict[type, str] = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.Pow: "pow"}
 COMPARE: dict[type, str] = {
@@ -117,11 +118,6 @@ class RuleBuilder:
         bias = debias(beta, ex.node("sub", ex.leaf("t"), ONE))
         old = ex.node("div", ex.state(self._owner[average]), bias)
         return ex.node("where", ex.leaf("first"), ZERO, old)
-
-
-def counted(number: int, word: str) -> str:
-    """`1 argument`, `2 arguments`."""
-    return f"{number} {word}" + "s" * (number != 1)
 
 
 def debias(beta: Expr, exponent: Expr) -> Expr:

@@ -11,10 +11,9 @@ import ast
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from difflib import get_close_matches
 
 from ruleforge.core import expr as ex
-from ruleforge.core.build import BINARY, COMPARE, RuleBuilder, counted
+from ruleforge.core.build import BINARY, COMPARE, RuleBuilder
 from ruleforge.core.canon import fold
 from ruleforge.core.expr import Expr
 from ruleforge.core.ops import OPS, RESERVED, TERMINALS
@@ -33,6 +32,7 @@ from ruleforge.core.rule import (
 from ruleforge.core.source import Source
 from ruleforge.core.text import Line, RuleText
 from ruleforge.errors import RuleError
+from ruleforge.words import counted, did_you_mean
 
 MAX_DOC = 8192
 MAX_TERMS = 4 * MAX_NODES
@@ -247,8 +247,8 @@ class Parser:
         if name == "update":
             raise self.fail(item, "`update` is read before its line")
         known = [*TERMINALS, *self.names]
-        hint = _did_you_mean(name, known) + "known here: " + ", ".join(known[:MAX_LISTED])
-        raise self.fail(item, f"undefined name {_quoted(name)}", hint + ", …" * (len(known) > MAX_LISTED))
+        listed = "known here: " + ", ".join(known[:MAX_LISTED]) + ", …" * (len(known) > MAX_LISTED)
+        raise self.fail(item, f"undefined name {_quoted(name)}", _nearest(name, known, listed))
 
     def _call(self, item: ast.Call) -> Expr:
         if not isinstance(item.func, ast.Name):
@@ -359,12 +359,12 @@ def _warnings(made: RuleText) -> Iterable[str]:
 def _suggest(name: str, arity: int) -> str:
     alike = [op.name for op in OPS.values() if op.arity == arity and op.name not in COMPARE.values()]
     listed = f"ops with {counted(arity, 'argument')}: {', '.join(alike)}" if alike else ""
-    return (_did_you_mean(name, list(OPS)) + listed).strip()
+    return _nearest(name, OPS, listed)
 
 
-def _did_you_mean(name: str, known: list[str]) -> str:
-    near = get_close_matches(name, known, 1) if len(name) <= MAX_NAME else []
-    return f"did you mean {near[0]!r}? " if near else ""
+def _nearest(name: str, known: Iterable[str], rest: str) -> str:
+    """A hint; a word longer than a name can be is compared with none."""
+    return did_you_mean(name, known, rest) if len(name) <= MAX_NAME else rest
 
 
 def _quoted(name: str) -> str:

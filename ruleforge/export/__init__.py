@@ -10,7 +10,6 @@ import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from ruleforge.errors import ExportError
 from ruleforge.export.json import export_json
 from ruleforge.export.latex import export_latex
 from ruleforge.export.torch import export_torch
+from ruleforge.words import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,8 @@ def export(rule: Rule | RuleText, target: str, **options: Any) -> str:
         ExportError: the target or an option is unknown, or the target refuses the rule.
     """
     if target not in TARGETS:
-        near = get_close_matches(target, TARGETS, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ExportError(f"unknown target {target!r}", hint=f"{hint}targets: {', '.join(TARGETS)}")
+        hint = did_you_mean(target, TARGETS, f"targets: {', '.join(TARGETS)}")
+        raise ExportError(f"unknown target {target!r}", hint=hint)
     unknown = sorted(set(options) - set(TARGETS[target].options))
     if unknown:
         takes = ", ".join(TARGETS[target].options) or "none"

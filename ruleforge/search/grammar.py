@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from ruleforge.search.grammar_model import (
     Limits,
     grammar_schema,
 )
+from ruleforge.words import did_you_mean
 
 GRAMMAR_DIR = Path(__file__).resolve().parents[2] / "grammars"
 MAX_BYTES = 64 * 1024
@@ -53,11 +53,10 @@ def load_grammar(name_or_path: str) -> Grammar:
     if path.suffix != ".toml" and "/" not in name_or_path:
         path = GRAMMAR_DIR / f"{name_or_path}.toml"
         if not path.is_file():
-            near = get_close_matches(name_or_path, grammar_names(), 1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            names = grammar_names()
             raise GrammarError(
                 f"no grammar is called {name_or_path!r}",
-                hint=f"{hint}there are {', '.join(grammar_names())}; a path ends in .toml",
+                hint=did_you_mean(name_or_path, names, f"there are {', '.join(names)}; a path ends in .toml"),
             )
     try:
         with path.open("rb") as stream:
@@ -146,8 +145,7 @@ def _refused(error: ValidationError, text: str, file: str) -> GrammarError:
     line = _line_of(text, place)
     if first["type"] == "extra_forbidden":
         fields = _fields_at(place[:-1])
-        near = get_close_matches(str(place[-1]), fields, 1)
-        hint = (f"did you mean {near[0]!r}? " if near else "") + f"keys here: {', '.join(fields)}"
+        hint = did_you_mean(str(place[-1]), fields, f"keys here: {', '.join(fields)}")
         return GrammarError(f"unknown key {name!r}", file=file, line=line, hint=hint)
     if first["type"] == "missing":
         return GrammarError(f"key {name!r} is missing", file=file, line=line, hint=f"add `{place[-1]} = …`")
@@ -198,18 +196,16 @@ def _check_names(grammar: Grammar, text: str, file: str) -> None:
             if key == "sugar" and item in OPS:
                 raise fail(key, item, f"{item!r} keeps no state", "list it under `ops`")
             word = "terminal" if key == "terminals" else "op"
-            near = get_close_matches(item, allowed, 1)
-            hint = (f"did you mean {near[0]!r}? " if near else "") + f"there are {', '.join(allowed)}"
+            hint = did_you_mean(item, allowed, f"there are {', '.join(allowed)}")
             raise fail(key, item, f"unknown {word} {item!r}", hint)
     used = {*grammar.op_names, *grammar.sugar_names, *grammar.terminals, "beta", "eps", "scale"}
     for item in grammar.weights:
         if item not in used:
-            near = get_close_matches(item, sorted(used), 1)
             raise GrammarError(
                 f"weights: {item!r} is not in this grammar",
                 file=file,
                 line=_line_of(text, ("weights", item)),
-                hint=f"did you mean {near[0]!r}?" if near else "list it under ops, sugar or terminals first",
+                hint=did_you_mean(item, sorted(used)) or "list it under ops, sugar or terminals first",
             )
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, Protocol
 
 from ruleforge.core.rule import MAX_DEPTH, MAX_NODES, MAX_STATES, Rule
@@ -23,6 +22,7 @@ from ruleforge.search.genome import Genome, from_rule, from_text, to_rule, to_te
 from ruleforge.search.grammar_model import Grammar
 from ruleforge.search.variation import DEFAULT_WEIGHTS
 from ruleforge.search.vocabulary import Rng, Vocabulary, draw_index
+from ruleforge.words import did_you_mean
 
 Direction = Literal["max", "min"]
 SEEDED_SHARE = 0.5  # of a first generation: variations of seeds; the rest is random
@@ -350,7 +350,6 @@ def make_strategy(name: str, setup: Setup) -> Strategy:
         ConfigError: there is none.
     """
     if name not in STRATEGIES:
-        near = get_close_matches(name, STRATEGIES, 1)
-        hint = (f"did you mean {near[0]!r}? " if near else "") + f"there are {', '.join(STRATEGIES)}"
+        hint = did_you_mean(name, STRATEGIES, f"there are {', '.join(STRATEGIES)}")
         raise ConfigError(f"unknown strategy {name!r}", hint=hint)
     return STRATEGIES[name](setup)

@@ -6,11 +6,11 @@ that the sizes stated here are true and that suites share neither data nor archi
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 
 from ..errors import TaskError
+from ..words import did_you_mean
 from .workload import Workload, load_user_workload
 
 
@@ -233,12 +233,8 @@ def load_workload(
     elif ":" in name_or_ref:
         found = load_user_workload(name_or_ref, base)
     else:
-        close = difflib.get_close_matches(name_or_ref, WORKLOADS, n=1)
-        guess = f"did you mean {close[0]!r}? " if close else ""
-        raise TaskError(
-            f"no workload {name_or_ref!r}",
-            hint=f"{guess}`ruleforge tasks` lists them; your own is path/to/file.py:factory",
-        )
+        rest = "`ruleforge tasks` lists them; your own is path/to/file.py:factory"
+        raise TaskError(f"no workload {name_or_ref!r}", hint=did_you_mean(name_or_ref, WORKLOADS, rest))
     return found.resized(batch_size=batch_size, steps=steps)
 
 

@@ -85,8 +85,8 @@ def _is_grammar(path: Path) -> bool:
 
 
 def _check_rule(file: str) -> dict[str, Any]:
-    from ruleforge.app.plain import counted
     from ruleforge.core.text import load
+    from ruleforge.words import counted
 
     text = load(file)
     rule = text.rule

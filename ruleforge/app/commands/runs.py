@@ -148,8 +148,8 @@ def _list_run(run: str, top: int, *, as_json: bool) -> None:
 def check(context: click.Context, run: str, as_json: bool) -> None:
     """Verify a run folder."""
     from ruleforge.app.display import print_json, remark, say
-    from ruleforge.app.plain import counted
     from ruleforge.app.targets import require_run
+    from ruleforge.words import counted
 
     folder = require_run(run)
     faults = find_faults(folder)

@@ -14,13 +14,13 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ruleforge.core.text import RuleText, load
 from ruleforge.errors import InputError
+from ruleforge.words import did_you_mean
 
 _HERE = Path(__file__).parent
 
@@ -163,6 +163,5 @@ def known(name: str) -> KnownRule:
     plain = _aliases().get(plain, plain)
     if plain in KNOWN:
         return KNOWN[plain]
-    near = get_close_matches(plain, [*KNOWN, *_aliases()], 3, cutoff=0.6)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "`ruleforge rules` lists all of them"
+    hint = did_you_mean(plain, [*KNOWN, *_aliases()], most=3) or "`ruleforge rules` lists all of them"
     raise InputError(f"no known rule is called {name!r}", hint=hint)

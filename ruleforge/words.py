@@ -1,0 +1,37 @@
+"""Words that messages share: counts, and the nearest name to a misspelt one.
+
+Knows the standard library alone, so that every part may import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def counted(n: int, thing: str) -> str:
+    """A number and its thing: "1 node", "2 nodes"."""
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
+
+
+def did_you_mean(
+    given: str, names: Iterable[str], rest: str = "", *, most: int = 1, cutoff: float = 0.6
+) -> str:
+    """A hint for a misspelt name: the nearest ones, if any is near, then the rest.
+
+    Args:
+        given: what was written.
+        names: what would have been right.
+        rest: what the hint says besides.
+        most: how many names to offer.
+        cutoff: how near a name must be, from 0 to 1 (equal).
+
+    Example:
+        >>> did_you_mean("emaa", ["ema", "sign"], "ops: ema, sign")
+        "did you mean 'ema'? ops: ema, sign"
+        >>> did_you_mean("xyz", ["ema", "sign"])
+        ''
+    """
+    near = get_close_matches(given, list(names), most, cutoff)
+    guess = f"did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return " ".join(part for part in (guess, rest) if part)
