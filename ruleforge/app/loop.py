@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from ruleforge.app.config import load_validation_workloads
 from ruleforge.app.identity import form_key
 from ruleforge.app.progress import Progress
+from ruleforge.app.ranking import SPEEDUP
 from ruleforge.app.schema import Config
 from ruleforge.app.setup import final_protocol
 from ruleforge.core.rule import Rule
@@ -46,7 +47,6 @@ class _Known:
 
     text: str
     nodes: int
-    objectives: tuple[float, ...] | None
     value: float = 0.0
     rung: int = -1
 
@@ -116,8 +116,8 @@ class SearchRun:
             results = climbed.get(number, ())
             objectives = self._objectives(asked[number].rule, results) if results else None
             self.candidates[number] = _Known(
-                verdict.text, asked[number].rule.nodes, objectives,
-                standing_value(results, len(self.funnel.rungs)), results[-1].rung if results else -1,
+                verdict.text, asked[number].rule.nodes, standing_value(results, len(self.funnel.rungs)),
+                results[-1].rung if results else -1,
             )  # fmt: skip
             told.append(Told(asked[number], number, objectives))
         self.strategy.tell(told)
@@ -184,7 +184,7 @@ class SearchRun:
             parents += [ParentRow(number, parent, k) for k, parent in enumerate(proposal.parents)]
             for result in climbed.get(number, ()):
                 evaluations += _evaluation_rows(number, result)
-                fitness.append(FitnessRow(number, result.rung, "speedup_vs_oracle", result.speedup))
+                fitness.append(FitnessRow(number, result.rung, SPEEDUP, result.speedup))
         best = self._best()
         row = GenerationRow(
             n=self.generation,
@@ -245,7 +245,7 @@ class SearchRun:
         if last is None:
             return
         values: dict[int, tuple[int, float]] = {}
-        for row in self.store.fitness(objective="speedup_vs_oracle"):
+        for row in self.store.fitness(objective=SPEEDUP):
             if row.rung >= values.get(row.candidate, (-1, 0.0))[0]:
                 values[row.candidate] = (row.rung, row.value or 0.0)
         n_rungs = len(self.funnel.rungs)
@@ -255,7 +255,7 @@ class SearchRun:
             self.funnel.remember(candidate.id, candidate.full_key, known_to_behave)
             rung, speedup = values.get(candidate.id, (-1, 0.0))
             value = standing_value((RungResult(rung, {}, {}, speedup),), n_rungs) if rung >= 0 else 0.0
-            self.candidates[candidate.id] = _Known(candidate.text, candidate.nodes, None, value, rung)
+            self.candidates[candidate.id] = _Known(candidate.text, candidate.nodes, value, rung)
         self.funnel.counts = Counter(last.funnel)
         self.next_id = int(last.rng["next_id"])
         self.generation = last.n + 1

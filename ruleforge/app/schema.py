@@ -37,7 +37,7 @@ OBJECTIVES: Final[dict[str, Direction]] = {
     "cost": "min",
     "slots": "min",
 }
-# Named in docs/design.md and not measured yet.
+# Names kept for objectives that are not measured yet.
 LATER_OBJECTIVES: Final = (
     "final_loss",
     "final_metric",

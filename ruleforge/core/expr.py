@@ -16,8 +16,6 @@ from weakref import WeakValueDictionary
 from ruleforge.core.ops import OPS, TERMINALS
 from ruleforge.errors import RuleError
 
-LEAVES: frozenset[str] = frozenset({*TERMINALS, "const", "hyper", "state"})
-
 
 class Expr:
     """One node of an expression graph. Make nodes with `node`, `const`, `hyper`, `state`, `leaf`.

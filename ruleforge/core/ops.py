@@ -280,12 +280,10 @@ _ROWS: tuple[Op, ...] = (
 # fmt: on
 
 OPS: dict[str, Op] = {row.name: row for row in _ROWS}
-INFIX: dict[str, str] = {row.symbol: row.name for row in _ROWS if row.symbol and row.arity == 2}
 COMMUTATIVE: frozenset[str] = frozenset(row.name for row in _ROWS if row.commutative)
 CORE: tuple[str, ...] = tuple(row.name for row in _ROWS if row.meaning is not None)
 SUGAR: tuple[str, ...] = tuple(row.name for row in _ROWS if row.kind == "sugar")
 
-HostLeaf = Literal["t", "first", "lr", "lr0", "progress"]
 HOST_LEAVES: tuple[str, ...] = ("t", "first", "lr", "lr0", "progress")
 TENSOR_LEAVES: tuple[str, ...] = ("g", "w")
 TERMINALS: dict[str, str] = {

@@ -16,8 +16,6 @@ from ruleforge.core.expr import Expr
 from ruleforge.core.ops import COMMUTATIVE
 from ruleforge.core.rule import Hyper, Rule, State
 
-Roots = tuple[Expr, ...]
-
 
 def digests(roots: Sequence[Expr], colour: Mapping[Expr, str]) -> dict[Expr, str]:
     """Digest of each node with coloured leaves, blind to the order of commutative arguments."""

@@ -84,7 +84,6 @@ class Verdict:
         reason: why it was rejected.
         twin: the earlier candidate it equals.
         fingerprint: its behaviour, where it was probed.
-        rungs: results, lowest rung first.
     """
 
     status: str
@@ -92,7 +91,6 @@ class Verdict:
     reason: str = ""
     twin: int | None = None
     fingerprint: tuple[float, ...] = ()
-    rungs: tuple[RungResult, ...] = ()
 
 
 @dataclass

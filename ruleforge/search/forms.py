@@ -17,7 +17,7 @@ import ast
 import math
 from dataclasses import dataclass
 
-from ruleforge.core.ops import HOST_LEAVES, OPS, TENSOR_LEAVES, TERMINALS, Op
+from ruleforge.core.ops import OPS, TENSOR_LEAVES, TERMINALS, Op
 
 
 class Value:
@@ -189,7 +189,6 @@ def leaf_type(name: str) -> Type:
 
 
 LEAF_TYPES: dict[str, Type] = {name: leaf_type(name) for name in TERMINALS}
-HOST_TERMINALS: frozenset[str] = frozenset(HOST_LEAVES)
 
 
 def place_of(kinds: tuple[Type, ...]) -> int | None:

@@ -13,7 +13,7 @@ import pytest
 
 from ruleforge.core import ops
 from ruleforge.core.build import RuleBuilder
-from ruleforge.core.ops import COMMUTATIVE, CORE, INFIX, OPS, RESERVED, SUGAR, TERMINALS, Op
+from ruleforge.core.ops import COMMUTATIVE, CORE, OPS, RESERVED, SUGAR, TERMINALS, Op
 from tests.core.literal import assert_same_bits
 
 INF, NAN = math.inf, math.nan
@@ -311,7 +311,7 @@ def test_the_table_lists_itself() -> None:
     assert set(CORE) == {op.name for op in OPS.values() if op.kind in ("elementwise", "reduce", "matrix")}
     assert set(SUGAR) == {"ema", "trace", "total", "running_max", "prev"}
     assert {"add", "mul", "minimum", "maximum", "hypot", "eq", "ne", "dot"} == COMMUTATIVE
-    assert INFIX["**"] == "pow" and "-" in INFIX and INFIX["-"] == "sub"
+    assert OPS["pow"].symbol == "**" and OPS["sub"].symbol == OPS["neg"].symbol == "-"
     assert set(TERMINALS) | set(OPS) <= RESERVED
     assert all(op.doc for op in OPS.values())
     assert all(re.fullmatch(r"[a-z_0-9]+", name) for name in OPS)
