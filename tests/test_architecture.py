@@ -26,16 +26,14 @@ LEAVES = frozenset({"errors", "records", "words"})
 ARROWS: dict[str, frozenset[str]] = {
     "core": frozenset(),
     "render": frozenset({"core"}),
-    "backends": frozenset({"core", "render"}),
+    "backends": frozenset({"core"}),
     "tasks": frozenset(),
     "evaluate": frozenset({"core", "backends", "tasks"}),
     "search": frozenset({"core"}),
     "store": frozenset({"core.text"}),
-    "simplify": frozenset({"core", "render", "backends", "evaluate"}),
-    "identify": frozenset({"core", "search", "simplify"}),
+    "simplify": frozenset({"core", "backends"}),
     "export": frozenset({"core", "render"}),
-    "report": frozenset({"core", "store", "render", "export"}),
-    "optim": frozenset({"core", "render", "backends", "export"}),
+    "optim": frozenset({"core", "render", "backends"}),
 }
 # Single imports against the arrows, each for a promise that the Python API makes. Asked for late, inside
 # a function, so that core still loads with numpy alone.
@@ -48,10 +46,10 @@ COMPOSERS = frozenset({"app", "testing", "__init__", "__main__"})
 
 # Heavy or telling libraries -> the parts that may import them. Others are not restricted.
 THIRD_PARTY: dict[str, frozenset[str]] = {
-    "torch": frozenset({"backends", "tasks", "evaluate", "simplify", "identify", "optim"}),
+    "torch": frozenset({"backends", "tasks", "evaluate", "optim"}),
     "sympy": frozenset({"render", "simplify"}),
     "numba": frozenset({"backends"}),
-    "triton": frozenset({"backends", "render"}),
+    "triton": frozenset({"backends"}),
     "sklearn": frozenset({"tasks"}),
     "deap": frozenset({"search.deap_bridge"}),
     "joblib": frozenset({"evaluate"}),
