@@ -7,7 +7,7 @@ the same step in fewer calls and needs no ruleforge.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
+from ruleforge.backends.base import run_host
 from ruleforge.backends.torch_ops import REDUCTIONS, TORCH_OPS, orthogonalize
 from ruleforge.core.format import name_rule
-from ruleforge.core.ops import OPS
 from ruleforge.core.program import HOST_SPACES, Instr, Operand, Program, compile_rule
 from ruleforge.core.rule import Hyper, Kind, Rule
 from ruleforge.core.text import RuleText, parse
@@ -176,7 +176,7 @@ class RuleOptimizer(Optimizer):
 
     def _start(self, state: dict[str, Any], w: Tensor, host: dict[Operand, np.float64]) -> None:
         values = dict(host)
-        _run_host(self._program.setup, values)
+        run_host(self._program.setup, values)
         state["step"] = 0
         for name, slot in zip(self._slots, self._program.slots, strict=True):
             value = float(values[slot.init])
@@ -193,14 +193,6 @@ def _as_text(rule: Rule | RuleText | str) -> RuleText:
         case str():
             return parse(rule)
     raise RuleError(f"{rule!r} is no rule", hint="give a Rule, a RuleText or rule text")
-
-
-def _run_host(code: Iterable[Instr], values: dict[Operand, np.float64]) -> None:
-    with np.errstate(all="ignore"):
-        for instr in code:
-            meaning = OPS[instr.op].meaning
-            assert meaning is not None
-            values[instr.out] = np.float64(meaning(*(values[arg] for arg in instr.args)))
 
 
 class _Registers:
@@ -224,14 +216,13 @@ class _Registers:
         }
         for slot, value in zip(program.slots, old, strict=True):
             if slot.kind is Kind.HOST:
-                self.host[Operand("host_state", slot.index)] = np.float64(value)
+                self.host[slot.old] = np.float64(value)
             else:
-                space = Operand("scalar_state" if slot.kind is Kind.SCALAR else "tensor_state", slot.index)
-                self.tensors[space] = value
+                self.tensors[slot.old] = value
 
     def run(self) -> tuple[Any, list[Any]]:
         """The update, and the next value of every slot."""
-        _run_host(self.program.host, self.host)
+        run_host(self.program.host, self.host)
         for phase in self.program.phases:
             for instr in (*phase.scalar, *phase.tensor):
                 self.tensors[instr.out] = TORCH_OPS[instr.op](*map(self.read, instr.args))

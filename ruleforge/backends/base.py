@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ruleforge.core.program import Program
+from ruleforge.core.ops import OPS
+from ruleforge.core.program import Instr, Operand, Program
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +58,19 @@ class LaneGroup:
     program: Program
     n_lanes: int
     hypers: NDArray[np.float64]
+
+
+def run_host(code: Sequence[Instr], values: dict[Operand, Any]) -> None:
+    """Run host code in place, by the op table's own meanings.
+
+    Args:
+        code: host instructions.
+        values: what the code reads, and then also what it wrote; float64 numbers, or one a lane.
+    """
+    with np.errstate(all="ignore"):
+        for instr in code:
+            meaning: Any = OPS[instr.op].meaning
+            values[instr.out] = meaning(*(values[arg] for arg in instr.args))
 
 
 class UpdatePlane(Protocol):

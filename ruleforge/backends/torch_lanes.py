@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ruleforge.backends.base import LaneGroup, Layout
+from ruleforge.backends.base import LaneGroup, Layout, run_host
 from ruleforge.backends.reference import RuleState
 from ruleforge.backends.torch_ops import REDUCTIONS, TORCH_OPS, orthogonalize
-from ruleforge.core.ops import HOST_LEAVES, OPS
-from ruleforge.core.program import HOST_SPACES, SCALAR_SPACES, Instr, Operand, Phase, Program
+from ruleforge.core.ops import HOST_LEAVES
+from ruleforge.core.program import HOST_SPACES, SCALAR_SPACES, Operand, Phase, Program
 from ruleforge.core.rule import Kind
 
 Lanes = NDArray[np.float64]
@@ -92,11 +92,12 @@ class _Group:
         self.fixed |= {Operand("hyper", i): np.asarray(v) for i, v in enumerate(group.hypers)}
         matrix = [float(len(shape) == 2) for shape in layout.shapes]
         self.is_matrix = torch.tensor(matrix, dtype=dtype, device=device).expand(self.n, -1)
-        host = self._run_host(self.program.setup, dict(self.fixed))
+        host = dict(self.fixed)
+        run_host(self.program.setup, host)
         self.memory: dict[Operand, Any] = {}
         for slot in self.program.slots:
             value = np.broadcast_to(host[slot.init], (self.n,))
-            self.memory[_place(slot.kind, slot.index)] = self._filled(slot.kind, value)
+            self.memory[slot.old] = self._filled(slot.kind, value)
 
     def _filled(self, kind: Kind, value: Lanes) -> Any:
         if kind is Kind.HOST:
@@ -105,27 +106,19 @@ class _Group:
         column = torch.as_tensor(value.copy(), dtype=self.dtype, device=self.device)[:, None]
         return column.expand(self.n, width).clone()
 
-    def _run_host(self, code: Sequence[Instr], values: dict[Operand, Any]) -> dict[Operand, Any]:
-        with np.errstate(all="ignore"):
-            for instr in code:
-                meaning: Any = OPS[instr.op].meaning
-                values[instr.out] = meaning(*(values[arg] for arg in instr.args))
-        return values
-
     def step(self, w: Tensor, g: Tensor, t: int, lr: Lanes, progress: float, out: Tensor) -> None:
         told = dict(zip(HOST_LEAVES, (t, t == 1, lr, self.fixed[Operand("lr0")], progress), strict=True))
         host = dict(self.fixed)
         host |= {Operand(name): np.float64(v) for name, v in told.items()}  # type: ignore[arg-type]
         host |= {place: v for place, v in self.memory.items() if place.space == "host_state"}
-        self._run_host(self.program.host, host)
+        run_host(self.program.host, host)
         values: dict[Operand, Any] = {Operand("g"): g, Operand("w"): w, Operand("is_matrix"): self.is_matrix}
         values |= {place: v for place, v in self.memory.items() if place.space != "host_state"}
         reader = _Reader(host, values, self.segment, self.dtype, self.device)
         for phase in self.program.phases:
             self._run_phase(phase, reader)
         out.copy_(self._broadcast(reader.tensor(self.program.update), Kind.TENSOR))
-        slots = self.program.slots
-        self.memory = {_place(s.kind, s.index): self._next(s.kind, s.next, reader) for s in slots}
+        self.memory = {slot.old: self._next(slot.kind, slot.next, reader) for slot in self.program.slots}
 
     def _run_phase(self, phase: Phase, reader: _Reader) -> None:
         for instr in phase.scalar:
@@ -194,7 +187,7 @@ class _Group:
                 value[i] = torch.cat(flat).to(self.dtype)
 
     def _memory(self, kind: Kind) -> list[Any]:
-        return [self.memory[_place(kind, slot.index)] for slot in self.program.slots_of(kind)]
+        return [self.memory[slot.old] for slot in self.program.slots_of(kind)]
 
 
 class _Reader:
@@ -217,7 +210,3 @@ class _Reader:
     def tensor(self, operand: Operand) -> Any:
         value = self.scalar(operand)
         return value[:, self.segment] if operand.space in SCALAR_SPACES else value
-
-
-def _place(kind: Kind, index: int) -> Operand:
-    return Operand(("host_state", "scalar_state", "tensor_state")[kind], index)

@@ -70,6 +70,11 @@ class Slot:
     init: Operand
     next: Operand
 
+    @property
+    def old(self) -> Operand:
+        """Where the value before the step lives."""
+        return Operand(_STATE[self.kind], self.index)
+
 
 @dataclass(frozen=True)
 class Program:
