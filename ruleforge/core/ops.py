@@ -299,7 +299,7 @@ TERMINALS: dict[str, str] = {
 RESERVED: frozenset[str] = frozenset({"update", "weight_decay", "hyper", "state", *TERMINALS, *OPS})
 
 
-def _check_table() -> None:
+def check_table() -> None:
     """Refuse a table that contradicts itself; called once, when the module is imported."""
     if len(OPS) != len(_ROWS):
         raise ValueError("two ops share a name")
@@ -311,4 +311,4 @@ def _check_table() -> None:
             raise ValueError(f"op {row.name!r} has no LaTeX")
 
 
-_check_table()
+check_table()

@@ -125,9 +125,8 @@ def _tidied(text: RuleText) -> RuleText:
     def better(item: Expr, args: tuple[Expr, ...]) -> Expr:
         kept = ex.with_args(item, args)
         found = lawful(item.op, *args) if args else item
-        return (
-            kept if found.op == item.op and sorted(found.args, key=hash) == sorted(args, key=hash) else found
-        )
+        only_reordered = found.op == item.op and Counter(found.args) == Counter(args)
+        return kept if only_reordered else found
 
     rule = text.rule
     mapping = ex.rebuild([*rule.roots, *(line.value for line in text.lines)], better)

@@ -37,7 +37,8 @@ class Law:
     result: Pattern
 
 
-def _laws(lines: str) -> tuple[Law, ...]:
+def read_laws(lines: str) -> tuple[Law, ...]:
+    """Laws of a text, one a line: `pattern -> result | assumption`."""
     made = []
     for line in lines.strip().splitlines():
         if not line.strip():
@@ -51,7 +52,7 @@ def _laws(lines: str) -> tuple[Law, ...]:
 
 def _family(names: Iterable[str], lines: str) -> tuple[Law, ...]:
     """Laws for each op of a family; `f(` is replaced by its name."""
-    return tuple(law for name in names for law in _laws(re.sub(r"\bf\(", f"{name}(", lines)))
+    return tuple(law for name in names for law in read_laws(re.sub(r"\bf\(", f"{name}(", lines)))
 
 
 def _linear(templates: Iterable[str], lines: str) -> tuple[Law, ...]:
@@ -59,7 +60,7 @@ def _linear(templates: Iterable[str], lines: str) -> tuple[Law, ...]:
     made: list[Law] = []
     for template in templates:
         before, after = template.split("@")
-        made += _laws(re.sub(r"\bL\(((?:[^()]|\([^()]*\))*)\)", rf"{before}\1{after}", lines))
+        made += read_laws(re.sub(r"\bL\(((?:[^()]|\([^()]*\))*)\)", rf"{before}\1{after}", lines))
     return tuple(made)
 
 
@@ -80,12 +81,12 @@ _TURNED = {"lt": ">", "le": ">=", "gt": "<", "ge": "<=", "eq": "==", "ne": "!="}
 def _comparisons(lines: str) -> tuple[Law, ...]:
     """Laws for each comparison; `~` stands for it, `≁` for the one with its sides exchanged."""
     return tuple(
-        law for n in COMPARISONS for law in _laws(lines.replace("≁", _TURNED[n]).replace("~", _SYMBOL[n]))
+        law for n in COMPARISONS for law in read_laws(lines.replace("≁", _TURNED[n]).replace("~", _SYMBOL[n]))
     )
 
 
 TERM: tuple[Law, ...] = (
-    *_laws("""
+    *read_laws("""
     x - x -> 0                               | x is finite
     x + 0 -> x                               | the sign of a zero does not matter
     0 - x -> -x                              | the sign of a zero does not matter
@@ -261,7 +262,7 @@ TERM: tuple[Law, ...] = (
 )  # fmt: skip
 
 MOVES: tuple[Law, ...] = (
-    *_laws("""
+    *read_laws("""
     -x * y -> -(x * y)                       | any x
     -x / y -> -(x / y)                       | any x
     x / -y -> -(x / y)                       | any x
@@ -306,7 +307,7 @@ MOVES: tuple[Law, ...] = (
     """),
 )  # fmt: skip
 
-DETOURS: tuple[Law, ...] = _laws("""
+DETOURS: tuple[Law, ...] = read_laws("""
     x * (y + z) -> x * y + x * z             | sums distribute
     x * (y - z) -> x * y - x * z             | sums distribute
     (x + y) / z -> x / z + y / z             | sums distribute
@@ -318,7 +319,7 @@ DETOURS: tuple[Law, ...] = _laws("""
     ema(x, q) -> (1 - q) * trace(x, q)       | q < 1
 """)
 
-UPDATE: tuple[Law, ...] = _laws("""
+UPDATE: tuple[Law, ...] = read_laws("""
     k * x -> x                               | lr is tuned: a positive constant factor is free
     x / k -> x                               | lr is tuned: a positive constant factor is free
     j * x -> -x                              | lr is tuned: a positive constant factor is free
@@ -327,7 +328,7 @@ UPDATE: tuple[Law, ...] = _laws("""
     -(x / k) -> -x                           | lr is tuned: a positive constant factor is free
 """)
 
-STATE: tuple[Law, ...] = _laws("""
+STATE: tuple[Law, ...] = read_laws("""
     lerp(x, s, b) -> ema(x, b)               | the state starts at 0
     lerp(s, x, b) -> ema(x, 1 - b)           | the state starts at 0
     b * s + (1 - b) * x -> ema(x, b)         | the state starts at 0

@@ -117,7 +117,9 @@ def settled(view: View) -> View | None:
         return None
 
 
-def _by_pattern(law: Law) -> TermRewrite:
+def by_pattern(law: Law) -> TermRewrite:
+    """The rewrite that a law of the table spells."""
+
     def rewrite(item: Expr, facts: Facts) -> Expr | None:
         for bound in match(law.pattern, item, facts):
             made = put(law.result, bound)
@@ -159,7 +161,7 @@ def _weights_of_update(view: View) -> Iterator[View]:
 
 
 SHORTER: tuple[Rewrite, ...] = (
-    *(_by_pattern(law) for law in laws.TERM),
+    *(by_pattern(law) for law in laws.TERM),
     TermRewrite("decided by ranges", "terms lie in the ranges that their ops allow", None, collect.decided),
     TermRewrite("like terms collected", "sums may be reordered", None, collect.collect_sum),
     TermRewrite("like factors collected", "factors are not 0; products may be reordered", None,
@@ -181,5 +183,5 @@ SCALE: tuple[Rewrite, ...] = (
     ViewRewrite("update: c * x + d * y -> its shortest multiple",
                 "lr is tuned: a positive constant factor is free", "scale", _weights_of_update),
 )  # fmt: skip
-MOVES: tuple[Rewrite, ...] = tuple(_by_pattern(law) for law in laws.MOVES)
-DETOURS: tuple[Rewrite, ...] = tuple(_by_pattern(law) for law in laws.DETOURS)
+MOVES: tuple[Rewrite, ...] = tuple(by_pattern(law) for law in laws.MOVES)
+DETOURS: tuple[Rewrite, ...] = tuple(by_pattern(law) for law in laws.DETOURS)

@@ -335,4 +335,4 @@ def test_a_table_that_contradicts_itself_is_refused(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(ops, "_ROWS", bad)
         monkeypatch.setattr(ops, "OPS", {row.name: row for row in bad})
         with pytest.raises(ValueError, match=message):
-            ops._check_table()
+            ops.check_table()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,13 @@ import pytest
 import ruleforge.core.known
 from ruleforge.core.canon import count_nodes
 from ruleforge.core.format import format_rule, name_rule
-from ruleforge.core.known import KNOWN, KnownRule, _index, known
+from ruleforge.core.known import KNOWN, KnownRule, known
 from ruleforge.core.rule import MAX_NODES
 from ruleforge.core.text import parse
 from ruleforge.errors import InputError
 
 FOLDER = Path(ruleforge.core.known.__file__).parent
+INDEX = tomllib.loads((FOLDER / "index.toml").read_text(encoding="utf-8"))
 FAMILIES = {
     "momentum",
     "adaptive",
@@ -33,7 +35,7 @@ def entry(request: pytest.FixtureRequest) -> KnownRule:
 
 def test_every_file_has_an_entry_and_every_entry_a_file() -> None:
     files = {path.stem for path in FOLDER.glob("*.rule")}
-    assert files == {entry.get("of", name) for name, entry in _index().items()}
+    assert files == {entry.get("of", name) for name, entry in INDEX.items()}
 
 
 def test_the_catalogue_is_as_large_as_the_docs_say() -> None:
@@ -73,7 +75,7 @@ def test_the_entry_is_sensible(entry: KnownRule) -> None:
     assert entry.family in FAMILIES
     assert 0 < entry.lr <= 1
     assert 0 <= entry.weight_decay < 1
-    assert set(_index()[entry.name]) <= {
+    assert set(INDEX[entry.name]) <= {
         "family", "lr", "weight_decay", "aliases", "of", "same_as", "title", "source",
     }  # fmt: skip
 

@@ -15,7 +15,7 @@ from ruleforge.core.known import KNOWN
 from ruleforge.core.rule import Rule
 from ruleforge.core.text import parse
 from ruleforge.simplify import Simplified, rewrite, simplify, verify
-from ruleforge.simplify.laws import _laws
+from ruleforge.simplify.laws import read_laws
 from tests.simplify.material import disagreement, grown, random_rule
 
 PLANTED = (
@@ -229,8 +229,8 @@ def test_the_same_rule_gives_the_same_answer() -> None:
 
 def test_a_false_law_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     false = tuple(
-        rewrite._by_pattern(law)
-        for law in _laws("""
+        rewrite.by_pattern(law)
+        for law in read_laws("""
     x + y -> x            | false
     sqrt(x) -> x          | false
     ema(x, b) -> x        | false
@@ -251,7 +251,7 @@ def test_without_measuring_a_false_law_would_pass(monkeypatch: pytest.MonkeyPatc
     """The guard broken on purpose: the judge must then see it."""
     from ruleforge.simplify.verify import Checker, Verdict
 
-    false = tuple(rewrite._by_pattern(law) for law in _laws("x + y -> x | false"))
+    false = tuple(rewrite.by_pattern(law) for law in read_laws("x + y -> x | false"))
     monkeypatch.setattr(rewrite, "SHORTER", (*false, *rewrite.SHORTER))
     monkeypatch.setattr(Checker, "check", lambda self, other, relation="equal": Verdict(relation, True))
     adam = KNOWN["adam"].rule
@@ -267,7 +267,7 @@ def test_steps_that_fresh_streams_refute_are_taken_back(monkeypatch: pytest.Monk
     def lenient(self: Checker, other: Rule, relation: str = "equal") -> Verdict:
         return Verdict(relation, True) if self.seed == 0 else measured(self, other, relation)  # type: ignore[arg-type]
 
-    false = tuple(rewrite._by_pattern(law) for law in _laws("x + y -> x | false"))
+    false = tuple(rewrite.by_pattern(law) for law in read_laws("x + y -> x | false"))
     monkeypatch.setattr(rewrite, "SHORTER", (*rewrite.SHORTER, *false))
     monkeypatch.setattr(Checker, "check", lenient)
     result = simplified("update = ema(g, 0.9) + abs(w) * 1 + (g - g)")
