@@ -1,9 +1,10 @@
 """Known rules, tuned exactly as candidates are, and what a rule is measured against.
 
-Tuning is cached a rule, workload and protocol at a time, under a hash of everything that decides
-the numbers: the task's and the training loop's sources, the execution plan, the rule, torch's
-version. The package ships a cache; what is missing is computed and kept in the user's cache
-folder. Numbers of another processor differ in the last bits, no more.
+Tuning is cached a rule, workload and protocol at a time, under a hash of what decides the numbers:
+the task's and the training loop's sources, the execution plan, the rule, torch's version. The sources
+of the backends and of the compiler are not in it: tests hold them to one definition, up to rounding.
+The package ships a cache; what is missing is computed and kept in the user's cache folder. Numbers of
+another processor differ in the last bits, no more.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def tune_baselines(
     """
     texts = {name: str(text) for name, text in rules.items()}
     keys = {
-        (w.name, name): _key(w, text.rule.full_key, protocol, plan)
+        (w.name, name): tuning_key(w, text.rule.full_key, protocol, plan)
         for w in workloads
         for name, text in rules.items()
     }
@@ -195,7 +196,8 @@ def _source_hash(workload: Workload) -> str:
     return workload.source_hash()
 
 
-def _key(workload: Workload, full_key: str, protocol: Protocol, plan: Plan) -> str:
+def tuning_key(workload: Workload, full_key: str, protocol: Protocol, plan: Plan) -> str:
+    """Under what a tuning is cached: a digest of what decides its numbers."""
     parts = (
         _source_hash(workload), workload.name, protocol.steps(workload), workload.batch_size,
         dataclasses.astuple(protocol), dataclasses.astuple(plan), full_key, _loop_hash(),
@@ -213,7 +215,10 @@ def _read(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         say(f"the baselines in {path} cannot be read ({error}): computing them again")
         return {}
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        say(f"the baselines in {path} are no table: computing them again")
+        return {}
+    return found
 
 
 def _keep(records: Mapping[str, Any], say: Callable[[str], None]) -> None:

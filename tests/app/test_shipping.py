@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from ruleforge.app.shipping import shipped_tunings
-from ruleforge.evaluate.baselines import SHIPPED, _key
+from ruleforge.evaluate.baselines import SHIPPED, tuning_key
 
 
 def test_shipped_baselines_are_current() -> None:
@@ -17,6 +17,6 @@ def test_shipped_baselines_are_current() -> None:
         for workload in places
         if not workload.name.startswith("char")
         for name, text in rules.items()
-        if _key(workload, text.rule.full_key, protocol, plan) not in shipped
+        if tuning_key(workload, text.rule.full_key, protocol, plan) not in shipped
     }
     assert not missing, f"{len(missing)} tunings are stale; run `make baselines`"
