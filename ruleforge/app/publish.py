@@ -1,4 +1,4 @@
-"""The champion as people get it: simplified, with named hyperparameters and a docstring."""
+"""A finalist as people get it: simplified, with named hyperparameters and a docstring."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ TIME_LIMIT_S = 20.0
 
 @dataclass(frozen=True)
 class Published:
-    """A champion's final text and what is said about it.
+    """A finalist's final text and what is said about it.
 
     Attributes:
-        text: contents of `champion.rule`.
+        text: for the champion, the contents of `champion.rule`.
         record: `simplified` (text, nodes, relation, steps), and `lr_vs_adam`.
+        notes: what simplification has to say besides, such as that its time was up.
     """
 
     text: str
     record: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def publish(champion: Finalist, adam: Mapping[str, Outcome], seed: int) -> Published:
@@ -51,7 +53,7 @@ def publish(champion: Finalist, adam: Mapping[str, Outcome], seed: int) -> Publi
         },
         "lr_vs_adam": ratio,
     }
-    return Published(str(text), record)
+    return Published(str(text), record, simplified.notes)
 
 
 def lr_ratio(mine: Mapping[str, Outcome], adam: Mapping[str, Outcome], scale: float) -> float | None:

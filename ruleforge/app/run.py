@@ -47,6 +47,9 @@ from ruleforge.evaluate.workers import Workers
 from ruleforge.store import CHAMPION, FINISHED, Store
 from ruleforge.tasks import Workload
 
+# What decides bits; resume says so when one of them is another.
+RECORDED = ("ruleforge", "torch", "numpy", "numba", "scikit-learn", "deap", "sympy")
+
 
 def run_search(
     config: Config,
@@ -79,12 +82,11 @@ def run_search(
     prepare_plane(plan.update_plane, progress.message)
     workloads = load_workloads(config)
     text = resolved_toml(config)
-    versions = {name: metadata.version(name) for name in ("ruleforge", "torch", "numpy", "deap", "sympy")}
     meta = {
         "seed": config.seed,
         "config_hash": blake2b(text.encode(), digest_size=16).hexdigest(),
         "plan": asdict(plan),
-        "versions": versions,
+        "versions": {name: _version(name) for name in RECORDED},
         "machine": {
             "workers": workers,
             "parallel": parallel,
@@ -93,16 +95,7 @@ def run_search(
     }
     with Store.create(out, config_text=text, meta=meta) as store:
         pool = Workers(workers, parallel)
-        ladder = rung_protocols(config, workloads)
-        rules = baseline_rules(config)
-        tuned = [
-            tune_baselines(
-                rules, places, protocol, plan, pool, say=progress.message,
-                done=lambda k, n: progress.phase("tuning baselines", k, n),
-            )
-            for places, protocol, _ in ladder
-        ]  # fmt: skip
-        store.put_result("baselines", [_baselines_record(each) for each in tuned])
+        tuned = _tune_rungs(config, store, plan, pool, workloads, progress)
         return _go(config, store, plan, pool, workloads, tuned, progress, began)
 
 
@@ -129,18 +122,37 @@ def resume_run(path: Path, *, workers: int = 1, parallel: str = "loky", progress
         if "baselines" in results:
             tuned = [_baselines_from(record) for record in results["baselines"]]
         else:
-            rules = baseline_rules(config)
-            tuned = [
-                tune_baselines(rules, places, protocol, plan, pool, say=progress.message)
-                for places, protocol, _ in rung_protocols(config, workloads)
-            ]
-            store.put_result("baselines", [_baselines_record(each) for each in tuned])
+            tuned = _tune_rungs(config, store, plan, pool, workloads, progress)
         return _go(config, store, plan, pool, workloads, tuned, progress, began)
+
+
+def _tune_rungs(
+    config: Config, store: Store, plan: Plan, pool: Workers, workloads: tuple[Workload, ...],
+    progress: Progress,
+) -> list[Baselines]:  # fmt: skip
+    """The baselines tuned for each rung, kept in the run."""
+    rules = baseline_rules(config)
+    tuned = [
+        tune_baselines(
+            rules, places, protocol, plan, pool, say=progress.message,
+            done=lambda k, n: progress.phase("tuning baselines", k, n),
+        )
+        for places, protocol, _ in rung_protocols(config, workloads)
+    ]  # fmt: skip
+    store.put_result("baselines", [_baselines_record(each) for each in tuned])
+    return tuned
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _warn_of_other_versions(recorded: Mapping[str, str], progress: Progress) -> None:
     for name, version in recorded.items():
-        now = metadata.version(name)
+        now = _version(name)
         if now != version:
             progress.message(f"this run began with {name} {version} and goes on with {now}: bits may differ")
 
@@ -195,12 +207,15 @@ def _finish(run: SearchRun, began: float, tuned: list[Baselines]) -> dict[str, A
         adam = {w: rules["adam"] for w, rules in final_baselines.outcomes.items() if "adam" in rules}
         report["champion"] = champion.as_json()
         report["carries_over"] = carries_over(champion)
-        new = next((f for f in finalists if f.known_as.relation == "new"), None)
-        if new is not None:
-            report["best_new"] = new.as_json() | publish(new, adam, config.seed).record
         published = publish(champion, adam, config.seed)
         report["champion"] |= published.record
         store.put_champion(published.text)
+        for note in published.notes:
+            progress.message(f"simplifying the champion: {note}")
+        new = next((f for f in finalists if f.known_as.relation == "new"), None)
+        if new is not None:
+            shown = published if new is champion else publish(new, adam, config.seed)
+            report["best_new"] = new.as_json() | shown.record
     store.put_result("final", report)
     store.put_result(FINISHED, {"generations": run.generation})
     progress.close()
