@@ -36,6 +36,12 @@ def _standing(record: Record, suite: str) -> list[str]:
     ]
 
 
+def _chosen_by_validation(champion: Record) -> bool:
+    """Whether there was a validation suite to choose by."""
+    standing = (champion.get("speedup") or {}).get("validation") or {}
+    return (standing.get("vs_best_single") or {}).get("speedup") is not None
+
+
 def _size(record: Record) -> tuple[Any, Any]:
     """Nodes and state slots; of a baseline that does not say, those of the known rule."""
     if record.get("nodes") is None and record.get("name") in KNOWN:
@@ -45,7 +51,7 @@ def _size(record: Record) -> tuple[Any, Any]:
 
 
 def print_search(result: Record) -> None:
-    """Champion, the best new rule, the front and the baselines on both suites, and where all of it lies."""
+    """Champion, best new rule, finalists and baselines on both suites, and where all of it lies."""
     champion = result.get("champion")
     if not champion:
         say("The search ended without a champion: no rule reached the full budget.")
@@ -68,7 +74,8 @@ def print_search(result: Record) -> None:
         say(indented((best_new.get("simplified") or best_new)["text"]))
         say()
     labelled = [("champion", champion), ("best new", best_new)]
-    labelled += [("front", each) for each in result.get("front") or ()]
+    finalists = result.get("front") or ()
+    labelled += [("finalist", each) for each in finalists]
     named: dict[str, tuple[str, Record]] = {}
     for label, record in labelled:
         if record:
@@ -85,6 +92,10 @@ def print_search(result: Record) -> None:
         print_table(("", "rule", *numbers), rows, title=title, right=numbers)
         say()
     say("×1.30: the same loss in 1/1.30 of the steps, all tuned alike; in brackets the 95 % interval")
+    if any((record.get("known_as") or "new") == "new" for _, record in labelled if record):
+        say("new: no rule of the catalogue equals it, behaves like it, or has its form")
+    if champion and len(finalists) > 1 and _chosen_by_validation(champion):
+        say(f"The champion is the best of {len(finalists)} finalists on validation, which flatters it there")
     for key in ("carries_over", "verdict"):
         if isinstance(result.get(key), str):
             say(result[key])
@@ -147,7 +158,8 @@ def print_estimate(cost: Record) -> None:
         f"{cost['workers']} workers, assumed {cost['assumed_lane_steps_per_s']:,.0f} lane-steps/s"
     )
     span = format_span(cost["estimated_s"])
-    say(f"Estimated time of the generations: {span}; baselines and the final come on top")
+    what = "the generations" if generations is not None else "one generation"
+    say(f"Estimated time of {what}: {span}; baselines and the final come on top")
 
 
 def print_comparison(result: Record) -> None:
