@@ -149,8 +149,8 @@ class Rung(Table):
 
 
 DEFAULT_RUNGS: Final = (
-    Rung(steps=24, lrs=3, workloads=1, promote=0.25),
-    Rung(steps=60, lrs=5, workloads=3, promote=0.25),
+    Rung(steps=24, lrs=3, workloads=2, promote=0.25),
+    Rung(steps=60, lrs=4, workloads=3, promote=0.3),
 )
 
 

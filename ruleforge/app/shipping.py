@@ -19,7 +19,7 @@ from ruleforge.app.setup import baseline_rules, final_protocol, make_plan, rung_
 from ruleforge.backends import prepare_plane
 from ruleforge.core.known import known
 from ruleforge.core.text import RuleText
-from ruleforge.evaluate.baselines import SHIPPED, cache_path, tune_baselines
+from ruleforge.evaluate.baselines import SHIPPED, cache_path, tune_baselines, tuning_key
 from ruleforge.evaluate.evaluator import Protocol
 from ruleforge.evaluate.lanes import Plan
 from ruleforge.evaluate.workers import Workers
@@ -46,13 +46,21 @@ def shipped_tunings() -> Iterator[Tuning]:
 
 
 def main() -> int:
+    """Tune what is missing, keep what is current, drop what nothing asks for any more."""
     workers = Workers(os.cpu_count() or 1)
+    needed: set[str] = set()
     with TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
         for rules, places, protocol, plan in shipped_tunings():
             prepare_plane(plan.update_plane, print)
-            tune_baselines(rules, places, protocol, plan, workers, recompute=True, say=print)
-        records = json.loads(cache_path().read_text(encoding="utf-8"))
+            tune_baselines(rules, places, protocol, plan, workers, say=print)
+            needed |= {
+                tuning_key(w, text.rule.full_key, protocol, plan) for w in places for text in rules.values()
+            }
+        known_records = [
+            json.loads(p.read_text(encoding="utf-8")) for p in (SHIPPED, cache_path()) if p.exists()
+        ]
+    records = {key: record for found in known_records for key, record in found.items() if key in needed}
     lines = (f"{json.dumps(key)}: {json.dumps(record)}" for key, record in sorted(records.items()))
     SHIPPED.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     print(f"{len(records)} tunings in {SHIPPED.name}, {SHIPPED.stat().st_size / 1e6:.1f} MB")

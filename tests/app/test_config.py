@@ -95,7 +95,7 @@ def test_an_empty_config_is_the_documented_default() -> None:
     config = parse_config("")
     assert (config.grammar, config.seed, config.deterministic) == ("full", 0, True)
     assert (config.search.strategy, config.search.generations, config.search.budget_s) == ("nsga2", 40, None)
-    assert config.training.workload_names == ("digits_mlp", "teacher_student", "noisy_labels")
+    assert config.training.workload_names == ("teacher_student", "noisy_labels", "digits_mlp")
     assert config.training.rungs == DEFAULT_RUNGS
     assert config.axes == {"speedup": "max", "complexity": "min"}
     assert config.signed_weights is None
