@@ -152,6 +152,7 @@ def test_remembered_candidates_are_recognised_after_a_restart() -> None:
     second.remember(1, parse(TEXTS[1]).rule.full_key, seen[1].fingerprint)
     again = second.admit({n: parse(TEXTS[n]).rule for n in (2, 3)})
     assert [v.twin for v in again.values()] == [1, 1]
+    assert [v.status for v in again.values()] == ["duplicate_key", "duplicate_behaviour"]
 
 
 def test_candidates_that_were_stopped_early_do_not_outrank_full_ones() -> None:

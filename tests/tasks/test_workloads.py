@@ -156,6 +156,24 @@ def test_the_separation_guard_sees_a_leak() -> None:
     assert broken_separation([WORKLOADS["digits_mlp"], twin]) == [("digits_mlp", "wine_layernorm")]
 
 
+@pytest.mark.parametrize("name", ["digits_mlp", "digits_conv"])
+def test_a_digits_task_takes_the_rows_that_its_data_id_states(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ruleforge.tasks import digits
+
+    taken: list[str] = []
+    rows_of = digits._rows
+
+    def rows(low: int, high: int, n_valid: int) -> digits.Rows:
+        taken.append(f"digits[{low}:{high}]")
+        return rows_of(low, high, n_valid)
+
+    monkeypatch.setattr(digits, "_rows", rows)
+    getattr(digits, name)()
+    assert taken == [WORKLOADS[name].data_id]
+
+
 def test_stated_digit_rows_are_the_rows_used() -> None:
     from sklearn.datasets import load_digits
 
