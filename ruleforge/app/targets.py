@@ -12,7 +12,7 @@ from typing import Final, Literal
 from ruleforge.core.known import KNOWN, known
 from ruleforge.core.text import RuleText, load, parse
 from ruleforge.errors import InputError, StoreError
-from ruleforge.store import CHAMPION, DATABASE, Store
+from ruleforge.store import CHAMPION, DATABASE, Store, is_being_written
 from ruleforge.words import did_you_mean
 
 RESULTS: Final = Path("results")
@@ -132,10 +132,12 @@ def champion_of(folder: Path) -> Target:
     with Store.open(folder, readonly=True) as store:
         path = folder / CHAMPION
         if not path.is_file():
+            busy = "it is still being written" if is_being_written(folder) else ""
             raise StoreError(
                 "this run has no champion yet",
                 file=str(folder),
-                hint=f"`ruleforge resume {folder}` goes on; `ruleforge list {folder}` shows its rules so far",
+                hint=f"{busy or f'`ruleforge resume {folder}` goes on'}; "
+                f"`ruleforge list {folder}` shows its rules so far",
             )
         # It is written simplified, so its text need not be that of the candidate it was found as.
         champion = (store.results().get("final") or {}).get("champion") or {}

@@ -59,6 +59,37 @@ def test_a_rule_that_always_diverges_is_a_result() -> None:
     assert outcome.n_diverged == outcome.n_lanes == 6 and outcome.diverged_at == 2
 
 
+def test_a_lane_that_diverged_is_never_chosen() -> None:
+    grid = Protocol((0.01, 1e30), score_seeds=(SCORE_SEED,))
+    outcome = evaluate([SGD], [WORKLOADS["quadratic"].resized(steps=30)], grid, PLAN, Workers(1))[0][0]
+    assert outcome.setting is not None and outcome.setting.lr == 0.01
+    assert outcome.n_diverged == 1 and outcome.final_losses[1] is None
+
+
+def test_a_lane_that_comes_back_from_infinity_has_diverged_all_the_same() -> None:
+    comes_back = "update = where(t > 3, w / lr, where(t > 2, -1e30 * sign(w), g))\n"
+    place = WORKLOADS["quadratic"].resized(steps=30)
+    outcome = evaluate([comes_back], [place], Protocol((0.01, 0.1)), PLAN, Workers(1))[0][0]
+    assert (outcome.setting, outcome.diverged_at) == (None, 4)
+    assert outcome.n_diverged == outcome.n_lanes == 2
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ({"nodes": 9}, "10 nodes, at most 9"),
+        ({"states": 1}, "2 state slots, at most 1"),
+        ({"flops_per_weight": 3.0}, "FLOPs per weight, at most 3"),
+        ({"bytes_per_weight": 10.0}, "bytes per weight, at most 10"),
+    ],
+)
+def test_each_limit_refuses_what_is_beyond_it(limit: dict[str, float], words: str) -> None:
+    rule = parse("update = ema(g, 0.9) / (sqrt(ema(g * g, 0.99)) + 1e-8)\n").rule
+    wide = {"nodes": 512, "states": 16, "flops_per_weight": 1e6}
+    assert Limits(**wide).broken_by(rule) == ""  # type: ignore[arg-type]
+    assert words in Limits(**{**wide, **limit}).broken_by(rule)  # type: ignore[arg-type]
+
+
 def test_outcomes_survive_json_bit_for_bit() -> None:
     outcome = evaluate([ADAM], [SMALL], GRID, PLAN, Workers(1))[0][0]
     assert outcome_from_json(json.loads(json.dumps(outcome_to_json(outcome)))) == outcome

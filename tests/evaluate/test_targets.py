@@ -76,6 +76,9 @@ def test_a_diverged_lane_reaches_nothing_after_it_diverged() -> None:
     curve[10:] = np.nan
     assert steps_to(outcome(curve).curves[0], N_STEPS, 4.0) is None
     assert steps_to(outcome(curve).curves[0], N_STEPS, 9.0) == pytest.approx(10.0)
+    gap = falling(0.1)
+    gap[10] = np.nan  # what comes after a number that is not finite is no training any more
+    assert steps_to(outcome(gap).curves[0], N_STEPS, 4.0) is None
 
 
 def test_seeds_are_paired_and_a_lost_seed_counts_as_misses() -> None:

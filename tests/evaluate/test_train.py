@@ -55,6 +55,11 @@ def test_a_diverged_lane_is_recorded_with_its_step() -> None:
     assert np.isnan(result.curves[:3, -1]).all() and np.isfinite(result.curves[3:]).all()
 
 
+def test_a_lane_lost_in_the_last_step_is_recorded_too() -> None:
+    result = run(("update = g / lt(t, 15)\n", ADAM))
+    assert list(result.diverged_at) == [15] * 3 + [0] * 3
+
+
 def test_training_lowers_the_loss() -> None:
     result = run((ADAM,), n_steps=60)
     assert (result.curves[:, -1] < 0.8 * result.curves[:, 0]).all()

@@ -116,13 +116,15 @@ def _run(
 ) -> None:
     """Do the work, print its result; on Ctrl-C say how to go on."""
     from ruleforge.app.display import print_error, print_json, remark
+    from ruleforge.app.interrupts import every_interrupt
     from ruleforge.app.reports import print_search
     from ruleforge.errors import InputError, RunError, StoreError
     from ruleforge.store import DATABASE
 
     try:
         try:
-            result = work()
+            with every_interrupt():
+                result = work()
         finally:
             close()
     except KeyboardInterrupt:
