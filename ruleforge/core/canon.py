@@ -7,7 +7,7 @@ content alone (`order`). Nothing here changes a bit of any result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ruleforge.core import expr as ex
@@ -39,12 +39,13 @@ def _lawful(update: Expr, states: Slots) -> tuple[Expr, Slots]:
 
 def live_states(rule: Rule) -> list[int]:
     """States that the update depends on, in order of first occurrence."""
-    return _reached(rule.update, rule.states)
+    return reached([rule.update], rule.states)
 
 
-def _reached(update: Expr, states: Slots) -> list[int]:
-    found: dict[int, None] = {}
-    pending = [update]
+def reached(roots: Iterable[Expr], states: Slots, known: Iterable[int] = ()) -> list[int]:
+    """States that expressions depend on, in order of first occurrence, after those known already."""
+    found: dict[int, None] = dict.fromkeys(known)
+    pending = list(roots)
     while pending:
         for item in ex.leaves([pending.pop(0)], "state"):
             index = item.index
@@ -54,21 +55,24 @@ def _reached(update: Expr, states: Slots) -> list[int]:
     return list(found)
 
 
-def renumber(update: Expr, states: Slots, numbers: Mapping[int, int], keep: list[int]) -> tuple[Expr, Slots]:
-    """Keep some states; every leaf `state(i)` becomes `state(numbers[i])`."""
+def renumbered(roots: Iterable[Expr], numbers: Mapping[int, int]) -> dict[Expr, Expr]:
+    """Each node below the roots with every leaf `state(i)` become `state(numbers[i])`."""
 
     def replace(item: Expr, args: tuple[Expr, ...]) -> Expr:
-        if item.op == "state":
-            return ex.state(numbers[item.index])
-        return ex.with_args(item, args)
+        return ex.state(numbers[item.index]) if item.op == "state" else ex.with_args(item, args)
 
+    return ex.rebuild(roots, replace)
+
+
+def renumber(update: Expr, states: Slots, numbers: Mapping[int, int], keep: list[int]) -> tuple[Expr, Slots]:
+    """Keep some states; every leaf `state(i)` becomes `state(numbers[i])`."""
     roots = [update, *(part for i in keep for part in (states[i].init, states[i].next))]
-    mapping = ex.rebuild(roots, replace)
+    mapping = renumbered(roots, numbers)
     return mapping[update], tuple(State(mapping[states[i].init], mapping[states[i].next]) for i in keep)
 
 
 def _live(update: Expr, states: Slots) -> tuple[Expr, Slots]:
-    keep = sorted(_reached(update, states))
+    keep = sorted(reached([update], states))
     if len(keep) == len(states):
         return update, states
     return renumber(update, states, {old: new for new, old in enumerate(keep)}, keep)

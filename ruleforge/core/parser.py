@@ -14,9 +14,10 @@ from dataclasses import replace
 
 from ruleforge.core import expr as ex
 from ruleforge.core.build import BINARY, COMPARE, RuleBuilder
-from ruleforge.core.canon import fold
+from ruleforge.core.canon import fold, live_states, reached, renumbered
 from ruleforge.core.expr import Expr
 from ruleforge.core.ops import OPS, RESERVED, TERMINALS
+from ruleforge.core.refusals import NOT_NUMBERS, refusal
 from ruleforge.core.rule import (
     INIT_LEAVES,
     MAX_BYTES,
@@ -147,7 +148,7 @@ class Parser:
 
     def _number(self, item: ast.Constant) -> float:
         if isinstance(item.value, bool) or not isinstance(item.value, int | float):
-            raise self.fail(item, f"expected a number, found {_NOT_NUMBERS.get(type(item.value), 'a word')}")
+            raise self.fail(item, f"expected a number, found {NOT_NUMBERS.get(type(item.value), 'a word')}")
         try:
             value = float(item.value)
         except OverflowError:
@@ -232,7 +233,7 @@ class Parser:
                 return self._apply(item, COMPARE[type(op)], [item.left, right])
             case ast.Call():
                 return self._call(item)
-        raise self.fail(item, *_refusal(item))
+        raise self.fail(item, *refusal(item))
 
     def _name(self, item: ast.Name) -> Expr:
         name = item.id
@@ -311,22 +312,12 @@ class Parser:
 
 def _order_hidden(rule: Rule, lines: tuple[Line, ...], n_explicit: int) -> tuple[Rule, tuple[Line, ...]]:
     """Number hidden slots by first occurrence in the lines, so that spelling cannot matter."""
-    order: dict[int, None] = dict.fromkeys(range(n_explicit))
-    pending = [line.value for line in lines]
-    while pending:
-        for item in ex.leaves([pending.pop(0)], "state"):
-            index = item.index
-            if index not in order:
-                order[index] = None
-                pending.append(rule.states[index].next)
-    numbers = {old: new for new, old in enumerate(order)}
-
-    def renumber(item: Expr, args: tuple[Expr, ...]) -> Expr:
-        return ex.state(numbers[item.index]) if item.op == "state" else ex.with_args(item, args)
-
+    values = [line.value for line in lines]
+    order = reached(values, rule.states, range(n_explicit))
     kept = [rule.states[i] for i in order]
-    mapping = ex.rebuild(
-        [rule.update, *(p for s in kept for p in (s.init, s.next)), *(line.value for line in lines)], renumber
+    mapping = renumbered(
+        [rule.update, *(p for s in kept for p in (s.init, s.next)), *values],
+        {old: new for new, old in enumerate(order)},
     )
     states = tuple(State(mapping[s.init], mapping[s.next]) for s in kept)
     return (
@@ -336,8 +327,6 @@ def _order_hidden(rule: Rule, lines: tuple[Line, ...], n_explicit: int) -> tuple
 
 
 def _warnings(made: RuleText) -> Iterable[str]:
-    from ruleforge.core.canon import live_states
-
     live = live_states(made.rule)
     for index, name in enumerate(made.states):
         if index not in live:
@@ -369,36 +358,3 @@ def _nearest(name: str, known: Iterable[str], rest: str) -> str:
 
 def _quoted(name: str) -> str:
     return repr(name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…")
-
-
-def _refusal(item: ast.expr) -> tuple[str, str]:
-    match item:
-        case ast.Compare():
-            return "chained or unknown comparison", "compare two values: `a < b`"
-        case ast.BoolOp() | ast.UnaryOp(op=ast.Not()):
-            return "and, or, not are not in the language", "multiply masks, or use where(c, a, b)"
-        case ast.IfExp():
-            return "if-else is not in the language", "use where(c, a, b)"
-        case ast.Attribute() | ast.Subscript():
-            return "attributes and subscripts are not in the language", ""
-        case ast.BinOp():
-            return "unknown operator", "arithmetic is + - * / **"
-        case ast.UnaryOp():
-            return "unknown operator", "write -x"
-        case ast.NamedExpr():
-            return "`:=` is not in the language", "give the part a line of its own"
-        case ast.JoinedStr():
-            return "text is not in the language", "the docstring comes first, other words go into comments"
-        case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp() | ast.Lambda():
-            return "comprehensions and lambdas are not in the language", "give parts names of their own"
-        case ast.List() | ast.Tuple() | ast.Set() | ast.Dict():
-            return "lists and tuples are not in the language", "one expression a line"
-    return "this is not in the language", "names, numbers, + - * / **, comparisons and ops"
-
-
-_NOT_NUMBERS: dict[type, str] = {
-    bool: "a truth value (write 1 or 0)",
-    complex: "a complex number",
-    str: "text",
-    bytes: "text",
-}
