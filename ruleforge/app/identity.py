@@ -13,6 +13,7 @@ from ruleforge.core.known import KNOWN
 from ruleforge.core.rule import MAX_HYPERS, Hyper, Rule, State
 from ruleforge.core.text import parse
 from ruleforge.evaluate.probes import Behaviours, fingerprints
+from ruleforge.search.genome import with_constants
 
 MIN_BETA = 0.3
 MAX_TRIALS = 16
@@ -136,7 +137,7 @@ def form_key(rule: Rule, *, untied: bool = False) -> str:
         untied: forget which constants are equal, so that a rule and its version with one beta
             split in two have one key.
     """
-    inlined = _with_constants(rule.canonical)
+    inlined = with_constants(rule.canonical).canonical
     numbers: dict[float, int] = {}
 
     def replace(item: Expr, args: tuple[Expr, ...]) -> Expr:
@@ -150,18 +151,3 @@ def form_key(rule: Rule, *, untied: bool = False) -> str:
     states = tuple(State(mapping[s.init], mapping[s.next]) for s in inlined.states)
     hypers = tuple(Hyper(-1e300, 1e300, value) for value in numbers or (0.5,))
     return Rule(mapping[inlined.update], states, hypers).key
-
-
-def _with_constants(rule: Rule) -> Rule:
-    """The rule with its hyperparameters, and `1 − beta` of constants, spelled alike."""
-    ones: dict[float, Expr] = {}
-
-    def inline(item: Expr, args: tuple[Expr, ...]) -> Expr:
-        if item.op == "hyper":
-            value = rule.hypers[item.index].default
-            return ones.setdefault(value, ex.const(value))
-        return ex.with_args(item, args)
-
-    mapping = ex.rebuild(rule.roots, inline)
-    states = tuple(State(mapping[s.init], mapping[s.next]) for s in rule.states)
-    return Rule(mapping[rule.update], states).canonical
