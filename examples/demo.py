@@ -30,10 +30,10 @@ STEPS = 300
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default="quickstart", help="a search config")
-    parser.add_argument("--out", default="results/demo", help="folder of the run; replaced if it exists")
+    parser.add_argument("--out", default="results/demo", help="folder of the run; an earlier one is replaced")
     options = parser.parse_args()
     run = Path(options.out)
-    if run.exists():
+    if (run / "run.db").is_file():
         shutil.rmtree(run)
     torch.set_num_threads(1)  # the network is small: more threads would wait for each other
     began = time.monotonic()
@@ -54,12 +54,13 @@ def step(title: str, *command: str) -> None:
 
 
 def lr_vs_adam(run: Path) -> float:
-    """The factor on Adam's learning rate that the run recommends."""
+    """The factor on Adam's learning rate that the run recommends, or 1 where it could not tell."""
     shown = subprocess.run(
         [sys.executable, "-m", "ruleforge", "show", str(run), "--json"],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
-    return float(json.loads(shown.stdout).get("lr_vs_adam") or 1.0)
+    factor = json.loads(shown.stdout)["lr_vs_adam"]
+    return 1.0 if factor is None else float(factor)
 
 
 def load_optimizer(path: Path) -> Any:

@@ -62,6 +62,7 @@ def final_record(folder: Path) -> dict[str, Any]:
         "champion": {
             **champion,
             "simplified": {"text": SIGN_EMA, "nodes": 4, "relation": "equal", "steps": []},
+            "lr_vs_adam": 0.3,
         },
         "best_new": new,
         "front": [champion, new],

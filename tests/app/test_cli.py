@@ -154,6 +154,11 @@ def test_show_of_a_found_rule_tells_its_story(run_cli: RunCli, finished_run: Pat
         assert words in text, words
 
 
+def test_show_says_how_a_champions_lr_stands_to_adams(run_cli: RunCli, finished_run: Path) -> None:
+    assert loaded(run_cli("show", "first", "--json"))["lr_vs_adam"] == 0.3
+    assert loaded(run_cli("show", "first:2", "--json"))["lr_vs_adam"] is None
+
+
 def test_simplify(run_cli: RunCli, here: Path) -> None:
     (here / "long.rule").write_text("a = g + g\nupdate = sign(a - g) * 1\n")
     record = loaded(run_cli("simplify", "long.rule", "--json", "-o", "short.rule"))

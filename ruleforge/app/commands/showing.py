@@ -94,8 +94,11 @@ def _in_run(target: Target) -> dict[str, Any]:
         final = store.results().get("final") or {}
         number = target.id
         judged = next((each for each in final.get("front") or () if each["id"] == number), None)
+        # It goes with the text as it was published, which may differ by a factor from the candidate's.
+        published = (final.get("champion") or {}) if target.origin == "champion" else {}
+        lr_vs_adam = published.get("lr_vs_adam")
         if number is None:
-            return {"fitness": [], "final": None, "known_as": None, "lineage": []}
+            return {"fitness": [], "final": None, "known_as": None, "lr_vs_adam": lr_vs_adam, "lineage": []}
         row = store.candidate(number)
         fitness = [
             {
@@ -130,6 +133,7 @@ def _in_run(target: Target) -> dict[str, Any]:
         "fitness": fitness,
         "final": judged["speedup"] if judged else None,
         "known_as": judged["known_as"] if judged else None,
+        "lr_vs_adam": lr_vs_adam,
         "lineage": lineage,
     }
 
