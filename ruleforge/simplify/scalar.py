@@ -65,13 +65,14 @@ class ScalarAlgebra:
     """Asks sympy for other forms of terms; remembers its answers and its failures.
 
     Attributes:
-        notes: what a reader should know about how it went.
+        notes: what a reader should know about how it went, said again whenever a failure is met again.
     """
 
     def __init__(self) -> None:
         self.notes: list[str] = []
         self._worker: subprocess.Popen[str] | None = None
         self._answers: dict[str, list[Any]] = {}
+        self._failures: dict[str, str] = {}
         self._owner = os.getpid()
 
     def start(self) -> None:
@@ -109,6 +110,8 @@ class ScalarAlgebra:
         request = json.dumps({"term": tree, "signs": signs})
         if request not in self._answers:
             self._answers[request] = self._ask(request, min(limit_s, CALL_LIMIT_S))
+        if request in self._failures:
+            self.notes.append(self._failures[request])
         back = list(atoms)
         made = [_decoded(answer, back) for answer in self._answers[request]]
         unique = [form for form in dict.fromkeys(made) if form is not term]
@@ -130,9 +133,7 @@ class ScalarAlgebra:
         if line:
             return list(json.loads(line)["terms"])
         why = "could not be run" if ready else f"did not answer within {limit_s:.1f} s"
-        note = f"sympy {why}; simplified without it"
-        if note not in self.notes:
-            self.notes.append(note)
+        self._failures[request] = f"sympy {why}; simplified without it"
         self.close()
         return []
 

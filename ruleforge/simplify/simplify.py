@@ -118,7 +118,7 @@ def simplify(
     else:
         known = len(engine.notes)
         descent.run(engine)
-        notes += engine.notes[known:]
+        notes += dict.fromkeys(engine.notes[known:])
     if descent.timed_out:
         notes.append(f"stopped at the time limit of {time_limit_s:g} s; more time may find a shorter rule")
     final, kept, verdict = _confirmed(descent, given)

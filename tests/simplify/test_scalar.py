@@ -145,6 +145,8 @@ def test_without_sympy_the_other_passes_go_on(
     assert any("sympy" in note and says in note for note in result.notes), result.notes
     assert result.after.rule.nodes < result.before.rule.nodes  # g - g is gone all the same
     assert engine._worker is None
+    again = simplify(parse(HARD), engine=engine)
+    assert again.notes == result.notes, "an answer that is missing is told each time"
     engine.close()
 
 
