@@ -14,6 +14,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -230,4 +231,6 @@ def _keep(records: Mapping[str, Any], say: Callable[[str], None]) -> None:
         part.write_text(json.dumps({**_read(path, say), **records}), encoding="utf-8")
         part.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         say(f"the baselines cannot be kept in {path} ({error}): the next run tunes them again")

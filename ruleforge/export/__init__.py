@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,9 +95,10 @@ def write(path: str | Path, text: str, *, force: bool = False) -> Path:
             "exists already", file=str(path), hint="choose another path, or use --force"
         ) from None
     except OSError as error:
-        draft.unlink(missing_ok=True)
-        if claimed:
-            path.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only disk refuses this too, and has told why already
+            draft.unlink(missing_ok=True)
+            if claimed:
+                path.unlink(missing_ok=True)
         hint = "choose a folder that exists and that you may write to"
         raise ExportError(
             f"cannot be written: {error.strerror or error}", file=str(path), hint=hint

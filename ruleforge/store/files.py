@@ -20,7 +20,9 @@ LOG: Final = "log.txt"
 LOCK: Final = "run.lock"
 
 
-def storage_error(doing: str, path: Path, fault: OSError, *, running: bool = False) -> StoreError:
+def storage_error(
+    doing: str, path: Path, fault: OSError, *, running: bool = False, instead: str = ""
+) -> StoreError:
     """The error for a fault of the file system, with its remedy.
 
     Args:
@@ -28,11 +30,12 @@ def storage_error(doing: str, path: Path, fault: OSError, *, running: bool = Fal
         path: the file or folder at fault.
         fault: what the operating system said.
         running: the fault came in the middle of a run, so the exit code is 1.
+        instead: another way out, as in "choose another folder with --out".
     """
     error = StoreError(
         f"cannot {doing}: {fault.strerror or fault}",
         file=str(path),
-        hint="check the permissions and the free space, or choose another folder with --out",
+        hint="check the permissions and the free space" + (f", or {instead}" if instead else ""),
     )
     if running:
         error.exit_code = 1

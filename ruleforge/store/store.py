@@ -105,7 +105,12 @@ class Store:
                 raise
             sync_folder(folder.parent)
         except OSError as fault:
-            raise storage_error("make the run folder", folder, fault) from fault
+            raise storage_error(
+                "make the run folder", folder, fault, instead="choose another folder with --out"
+            ) from fault
+        except StoreError as error:  # the draft is gone; people know the run by its own name
+            error.file = error.file and error.file.replace(str(draft), str(folder))
+            raise
         return cls.open(folder)
 
     @classmethod

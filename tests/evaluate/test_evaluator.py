@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +121,18 @@ def test_a_damaged_cache_is_named_and_computed_again() -> None:
     said: list[str] = []
     assert tune_baselines(rules, [SMALL], GRID, PLAN, Workers(1), say=said.append).origin == "computed"
     assert any("cannot be read" in line for line in said)
+
+
+def test_a_cache_that_cannot_be_written_is_told_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, text: str, **options: object) -> int:
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    said: list[str] = []
+    tune_baselines({"sgd": known("sgd").rule}, [SMALL], GRID, PLAN, Workers(1), say=said.append)
+    assert any("cannot be kept" in line and "No space left" in line for line in said)
+    assert list(cache_path().parent.iterdir()) == []
 
 
 def test_references_are_what_their_names_say() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import replace
@@ -133,3 +134,18 @@ def test_a_full_disk_leaves_nothing_behind(
         write(path, "new\n", force=force)
     assert os.listdir(tmp_path) == (["lion.py"] if force else [])
     assert not force or path.read_bytes() == b"old\n"
+
+
+def test_a_disk_that_cannot_be_cleaned_up_either_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read-only disk refuses to remove what could not be written."""
+
+    def refuses(*args: object, **options: object) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "write_text", refuses)
+    monkeypatch.setattr(Path, "unlink", refuses)
+    with pytest.raises(ExportError, match=r"lion\.py: cannot be written: Read-only") as caught:
+        write(tmp_path / "lion.py", "new\n")
+    assert caught.value.exit_code == 2

@@ -253,6 +253,19 @@ def test_a_champion_that_cannot_be_written_is_a_fault_of_the_run(
     assert (run.path / "champion.rule").read_text() == "update = g\n"
 
 
+def test_a_disk_too_full_for_a_new_run_is_told_by_the_runs_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path, meta: object) -> None:
+        raise StoreError("cannot make run.db: database or disk is full", file=str(folder / "run.db"))
+
+    monkeypatch.setattr("ruleforge.store.store.create_database", full)
+    with pytest.raises(StoreError, match="disk is full") as caught:
+        Store.create(tmp_path / "mine", config_text="", meta={})
+    assert caught.value.file == str(tmp_path / "mine" / "run.db")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_log_that_cannot_be_written_is_told(run: Store) -> None:
     (run.path / "log.txt").mkdir()
     with pytest.raises(StoreError, match=r"log\.txt: cannot write") as caught:
