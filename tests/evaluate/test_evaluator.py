@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,6 +38,20 @@ def test_outcomes_do_not_depend_on_the_number_of_workers_or_on_company() -> None
     many = evaluate([SGD, LION, ADAM], [SMALL], GRID, PLAN, Workers(2))
     assert alone[0] == many[2]
     assert len(alone[0][0].curves) == 2 and len(alone[0][0].final_losses) == 6
+
+
+def test_the_jobs_do_not_depend_on_the_number_of_workers() -> None:
+    class Recording(Workers):
+        def map(self, function: Any, jobs: Any, done: Any = lambda finished, total: None) -> Any:
+            given.append(list(jobs))
+            return [function(job) for job in jobs]
+
+    seen = []
+    for n_workers in (1, 3):
+        given: list[Any] = []
+        evaluate([SGD, ADAM], [SMALL], GRID, Plan(chunk_lanes=6), Recording(n_workers))
+        seen.append(given)
+    assert seen[0] == seen[1] and len(seen[0][0]) == 2
 
 
 def test_scoring_seeds_are_not_tuning_seeds() -> None:

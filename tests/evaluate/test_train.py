@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from ruleforge.backends import PLANES
+from ruleforge.backends.base import LaneGroup
+from ruleforge.evaluate import train
 from ruleforge.evaluate.lanes import ChunkJob, ChunkResult, LaneSpec, Plan, RuleLanes, pack
 from ruleforge.evaluate.schedules import SCHEDULES, factor
+from ruleforge.evaluate.threads import training_thread
 from ruleforge.evaluate.train import train_chunk
 from ruleforge.tasks import WORKLOADS
 
@@ -87,6 +93,36 @@ def test_packing_keeps_every_lane_in_order() -> None:
     flat = [(r.text, lane) for chunk in chunks for r in chunk for lane in r.lanes]
     assert flat == [(r.text, lane) for r in rules for lane in r.lanes]
     assert pack([RuleLanes("long", LANES * 10)], 16)[0][0].lanes == (LANES * 10)[:16]
+
+
+def test_a_chunk_has_its_full_size_however_few_lanes_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another number of lanes is another execution plan, and gives other bits on some machines."""
+    sizes = []
+    load = train.load_plane
+
+    def load_and_look(name: str) -> Any:
+        def make(groups: Sequence[LaneGroup], *args: Any) -> Any:
+            sizes.append(sum(group.n_lanes for group in groups))
+            return load(name)(groups, *args)
+
+        return make
+
+    monkeypatch.setattr(train, "load_plane", load_and_look)
+    run((ADAM,), n_steps=2)
+    run((ADAM, LION), n_steps=2)
+    assert sizes == [16, 16]
+
+
+def test_a_training_has_one_thread_without_denormals_whatever_its_caller_has() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with training_thread():
+            assert torch.get_num_threads() == 1
+            assert (torch.full((4,), 1e-40) * 1.0 == 0).all()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_training_leaves_the_thread_as_it_was() -> None:
