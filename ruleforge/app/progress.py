@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TextIO
 
 from ruleforge.app.plain import clean, format_span
@@ -55,6 +55,30 @@ class QuietProgress:
 
     def close(self) -> None:
         pass
+
+
+class KeptProgress:
+    """Passes everything on to another display, and keeps messages and generations as lines of a log."""
+
+    def __init__(self, shown: Progress, keep: Callable[[str], None]) -> None:
+        self.shown, self.keep = shown, keep
+
+    def start(self, total_generations: int | None, budget_s: float | None) -> None:
+        self.shown.start(total_generations, budget_s)
+
+    def generation(self, n: int, stats: Mapping[str, Any]) -> None:
+        self.keep(f"generation {n + 1}: {stats_line(stats)}")
+        self.shown.generation(n, stats)
+
+    def phase(self, text: str, done: int, total: int) -> None:
+        self.shown.phase(text, done, total)
+
+    def message(self, text: str) -> None:
+        self.keep(clean(text))
+        self.shown.message(text)
+
+    def close(self) -> None:
+        self.shown.close()
 
 
 class _Clock:

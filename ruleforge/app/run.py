@@ -19,7 +19,7 @@ from typing import Any
 from ruleforge.app.config import load_validation_workloads, load_workloads, parse_config, resolved_toml
 from ruleforge.app.finals import Suites, baselines_json, carries_over, run_final
 from ruleforge.app.loop import LANE_STEPS_PER_S, SearchRun, funnel_counts
-from ruleforge.app.progress import Progress
+from ruleforge.app.progress import KeptProgress, Progress
 from ruleforge.app.publish import publish
 from ruleforge.app.schema import Config
 from ruleforge.app.setup import (
@@ -94,6 +94,7 @@ def run_search(
         },
     }
     with Store.create(out, config_text=text, meta=meta) as store:
+        progress = KeptProgress(progress, store.log)
         pool = Workers(workers, parallel)
         tuned = _tune_rungs(config, store, plan, pool, workloads, progress)
         return _go(config, store, plan, pool, workloads, tuned, progress, began)
@@ -113,6 +114,7 @@ def resume_run(path: Path, *, workers: int = 1, parallel: str = "loky", progress
                 f"the run {path.name} is finished",
                 hint=f"see `ruleforge list {path}` or `ruleforge show {path}`",
             )
+        progress = KeptProgress(progress, store.log)
         config = parse_config(store.config_text, file=str(path / "config.toml"), folder=path)
         plan = Plan(**store.meta["plan"])
         prepare_plane(plan.update_plane, progress.message)

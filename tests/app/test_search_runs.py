@@ -120,6 +120,17 @@ def test_the_report_says_what_was_found(whole: Whole) -> None:
     assert parse((folder / "champion.rule").read_text()).rule.nodes <= champion["nodes"]
 
 
+def test_the_run_keeps_a_log_of_its_generations(whole: Whole) -> None:
+    lines = (whole[0] / "log.txt").read_text(encoding="utf-8").splitlines()
+    said = [line.partition(" ")[2] for line in lines]
+    assert [line.split(":")[0] for line in said if line.startswith("generation ")] == [
+        "generation 1",
+        "generation 2",
+        "generation 3",
+    ]
+    assert any(line.startswith("final: ") for line in said)
+
+
 def test_every_candidate_has_a_place_in_the_store(whole: Whole) -> None:
     with Store.open(whole[0], readonly=True) as store:
         trained = store.candidates(status="trained")
