@@ -112,7 +112,7 @@ class HyperRange(_Strict):
 
 
 class Hypers(_Strict):
-    """Ranges by constant type, used when evolved constants become hyperparameters."""
+    """Ranges by constant type, for `genome.promote`; a published champion has ranges of its own."""
 
     beta: HyperRange | None = None
     eps: HyperRange | None = None
