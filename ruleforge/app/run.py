@@ -9,7 +9,7 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import blake2b
 from importlib import metadata
@@ -33,7 +33,7 @@ from ruleforge.app.setup import (
     search_strategy,
 )
 from ruleforge.backends import prepare_plane
-from ruleforge.errors import StoreError
+from ruleforge.errors import RunError, StoreError
 from ruleforge.evaluate.baselines import (
     Baselines,
     outcome_from_json,
@@ -166,6 +166,11 @@ def _go(
     rungs = make_rungs(rung_protocols(config, workloads), tuned)
     for name in sorted({w.name for w in workloads} - set(tuned[-1].usable())):
         progress.message(f"no baseline learns anything on {name}: it is left out")
+    if not tuned[-1].usable():
+        raise RunError(
+            "no baseline learns anything on any workload, so no rule can be compared with one",
+            hint="give more steps or other learning rates, and look whether the task's loss turns nan",
+        )
     if len(workloads) == 1:
         progress.message("one workload: nothing can be said about transfer")
     funnel = Funnel(rungs, make_limits(config), plan, pool, dedupe=config.search.dedupe)
@@ -199,8 +204,8 @@ def _finish(run: SearchRun, began: float, tuned: list[Baselines]) -> dict[str, A
     )  # fmt: skip
     report["baselines"] = baselines_json(final_baselines, suites)
     report["reference"] = {
-        "search": final_baselines.best_single([w.name for w in suites.search]),
-        "validation": final_baselines.best_single([w.name for w in suites.validation]),
+        "search": _best_single(final_baselines, suites.search),
+        "validation": _best_single(final_baselines, suites.validation),
     }
     report["champion"] = report["best_new"] = None
     report["front"] = [finalist.as_json() for finalist in finalists]
@@ -230,6 +235,11 @@ def _finish(run: SearchRun, began: float, tuned: list[Baselines]) -> dict[str, A
         "peak_memory_mb": round(_peak_memory_mb(), 1),
         "phases_s": _seconds(store),
     }
+
+
+def _best_single(tuned: Baselines, places: Sequence[Workload]) -> str | None:
+    names = [w.name for w in places if w.name in tuned.usable()]
+    return tuned.best_single(names) if names else None
 
 
 def _seconds(store: Store) -> dict[str, float]:

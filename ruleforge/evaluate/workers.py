@@ -10,14 +10,29 @@ from typing import Any, TypeVar
 
 from joblib import Parallel, delayed
 
-from ruleforge.errors import RunError
+from ruleforge.errors import RuleforgeError, RunError
+from ruleforge.tasks import Workload
+from ruleforge.tasks.workload import USER_SUITE
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
 def _numbered(function: Callable[[Any], Any], number: int, job: Any) -> tuple[int, Any]:
-    return number, function(job)
+    return number, _explained(function, job)
+
+
+def _explained(function: Callable[[Any], Any], job: Any) -> Any:
+    """`function(job)`; what a user's task raises in it is told with the task's file and line."""
+    try:
+        return function(job)
+    except RuleforgeError:
+        raise
+    except Exception as error:
+        workload = getattr(job, "workload", None)
+        if isinstance(workload, Workload) and workload.suite == USER_SUITE:
+            raise workload.failed(error) from error
+        raise
 
 
 class Workers:
@@ -54,7 +69,7 @@ class Workers:
     ) -> Iterator[tuple[int, Result]]:
         if self.n_workers == 1 or len(jobs) <= 1:
             for number, job in enumerate(jobs):
-                yield number, function(job)
+                yield _numbered(function, number, job)
             return
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 

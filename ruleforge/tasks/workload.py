@@ -127,6 +127,12 @@ class Workload:
         digest.update(repr(words).encode())
         return digest.hexdigest()
 
+    def failed(self, error: Exception) -> TaskError:
+        """The error for what the task raised while it was trained; its exit code is 1."""
+        told = _failed(self.target, f"the task {self.name!r}, in training,", error)
+        told.exit_code = 1
+        return told
+
     def describe(self) -> dict[str, Any]:
         """The row that `ruleforge tasks --json` prints; builds nothing."""
         return {

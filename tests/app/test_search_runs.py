@@ -14,7 +14,7 @@ from ruleforge.app.progress import QuietProgress
 from ruleforge.app.run import resume_run, run_search
 from ruleforge.app.schema import Config
 from ruleforge.core.text import parse
-from ruleforge.errors import StoreError
+from ruleforge.errors import RunError, StoreError, TaskError
 from ruleforge.store import Store
 
 SMALL: dict[str, Any] = {
@@ -137,6 +137,52 @@ def test_every_candidate_has_a_place_in_the_store(whole: Whole) -> None:
         assert {row.candidate for row in store.evaluations(rung=0)} == {c.id for c in trained}
         assert {row.workload for row in store.evaluations()} == {"teacher_student"}
         assert not store.check()
+
+
+LATE = """
+import torch
+from ruleforge.tasks import Task
+
+def loss(params, batch, key):
+    {fault}
+    return ((batch[0] @ params["w"]) ** 2).mean() * scale
+
+def factory():
+    return Task(
+        "late",
+        lambda generator: {{"w": torch.randn(8, generator=generator)}},
+        lambda generator: (torch.randn(8, 8, generator=generator),),
+        loss,
+        lambda params: {{"loss": (params["w"] ** 2).mean()}},
+        12,
+    )
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_task_that_raises_in_training_is_named_with_its_line(tmp_path: Path, workers: int) -> None:
+    fault = "scale = 1.0 if key < 4 else {}['row 17']"
+    (tmp_path / "late.py").write_text(LATE.format(fault=fault))
+    training = {**SMALL["training"], "workloads": ["late.py:factory"], "batch_size": None}
+    late = parse_config({**SMALL, "training": _without_none(training)}, folder=tmp_path)
+    with pytest.raises(TaskError, match="KeyError: 'row 17'") as caught:
+        run_search(late, out=tmp_path / "run", workers=workers, progress=QuietProgress())
+    assert caught.value.file == str(tmp_path / "late.py")
+    assert (caught.value.line, caught.value.exit_code) == (6, 1)
+
+
+def test_a_search_on_which_no_baseline_learns_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(LATE.format(fault="scale = 1.0 if key < 4 else float('nan')"))
+    training = {**SMALL["training"], "workloads": ["late.py:factory"], "batch_size": None}
+    late = parse_config({**SMALL, "training": _without_none(training)}, folder=tmp_path)
+    with pytest.raises(RunError, match="no baseline learns anything"):
+        run_search(late, out=tmp_path / "run", workers=1, progress=QuietProgress())
+    with Store.open(tmp_path / "run", readonly=True) as store:
+        assert store.check() == []
+
+
+def _without_none(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if value is not None}
 
 
 def test_random_search_runs_on_the_same_rails(tmp_path: Path) -> None:
