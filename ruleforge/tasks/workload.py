@@ -131,6 +131,7 @@ class Workload:
         """The error for what the task raised while it was trained; its exit code is 1."""
         told = _failed(self.target, f"the task {self.name!r}, in training,", error)
         told.exit_code = 1
+        told.hint = "it went well at the start: look at what it does with later steps, batches and weights"
         return told
 
     def describe(self) -> dict[str, Any]:
