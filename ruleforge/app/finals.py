@@ -2,12 +2,13 @@
 
 Finalists are the best candidates of the full rung. They and the baselines are tuned again, alike,
 and scored on seeds that no choice has seen, on the search suite and on the validation suite. The
-champion is the finalist with the best validation speed-up; so its validation figure is the best
-of a few, and the unbiased look is `ruleforge compare RUN --suite held_out`.
+champion is the finalist with the best geometric mean over the workloads of both; so its figures are
+the best of a few, and the unbiased look is `ruleforge compare RUN --suite held_out`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,12 +59,11 @@ class Finalist:
 
     @property
     def merit(self) -> float:
-        """Validation speed-up over the best single baseline; the search suite's where there is none."""
-        for standing in (self.validation, self.search):
-            value = standing["vs_best_single"].speedup
-            if value is not None:
-                return value
-        return 0.0
+        """Geometric mean of the speed-up over the oracle, every workload of both suites alike."""
+        standings = [standing["vs_oracle"] for standing in (self.search, self.validation)]
+        known = [(s.speedup, s.n_workloads) for s in standings if s.speedup is not None]
+        count = sum(n for _, n in known)
+        return math.exp(math.fsum(n * math.log(value) for value, n in known) / count) if count else 0.0
 
     def as_json(self) -> dict[str, Any]:
         rule = self.rule.rule

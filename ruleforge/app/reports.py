@@ -36,12 +36,6 @@ def _standing(record: Record, suite: str) -> list[str]:
     ]
 
 
-def _chosen_by_validation(champion: Record) -> bool:
-    """Whether there was a validation suite to choose by."""
-    standing = (champion.get("speedup") or {}).get("validation") or {}
-    return (standing.get("vs_best_single") or {}).get("speedup") is not None
-
-
 def _size(record: Record) -> tuple[Any, Any]:
     """Nodes and state slots; of a baseline that does not say, those of the known rule."""
     if record.get("nodes") is None and record.get("name") in KNOWN:
@@ -94,8 +88,10 @@ def print_search(result: Record) -> None:
     say("×1.30: the same loss in 1/1.30 of the steps, all tuned alike; in brackets the 95 % interval")
     if any((record.get("known_as") or "new") == "new" for _, record in labelled if record):
         say("new: no rule of the catalogue equals it, behaves like it, or has its form")
-    if champion and len(finalists) > 1 and _chosen_by_validation(champion):
-        say(f"The champion is the best of {len(finalists)} finalists on validation, which flatters it there")
+    if champion and len(finalists) > 1:
+        say(
+            f"The champion is the best of {len(finalists)} finalists on these workloads, which flatters it a little"
+        )
     for key in ("carries_over", "verdict"):
         if isinstance(result.get(key), str):
             say(result[key])
