@@ -171,9 +171,10 @@ class Training(Table):
     )
     """Learning-rate schedules to tune over."""
     seeds: int = Field(default=2, ge=1, le=1000)
-    """Seeds on which learning rate and schedule are chosen."""
+    """Seeds on which a candidate at full budget is scored. Its learning rate and schedule are chosen on
+    another one, the same for all."""
     score_seeds: int = Field(default=2, ge=1, le=1000)
-    """Other seeds, on which the chosen setting is scored."""
+    """Fresh seeds on which finalists and baselines are scored at the end."""
     steps: int | None = Field(default=None, ge=1)
     """Full budget in optimizer steps, in place of each workload's own."""
     batch_size: int | None = Field(default=None, ge=1)
