@@ -78,6 +78,9 @@ def _alike_with_its_betas(rule: Rule, fingerprint: tuple[float, ...]) -> str:
             continue
         places = [i for i, h in enumerate(known.rule.rule.hypers) if h.scale == "one_minus_log"]
         for chosen in islice(product(betas, repeat=len(places)) if places else (), MAX_TRIALS):
+            hypers = known.rule.rule.hypers
+            if not all(hypers[i].low < beta < hypers[i].high for i, beta in zip(places, chosen, strict=True)):
+                continue
             changed = list(known.rule.rule.defaults)
             for place, beta in zip(places, chosen, strict=True):
                 changed[place] = beta

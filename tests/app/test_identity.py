@@ -47,3 +47,9 @@ def test_one_form_whatever_the_constants() -> None:
     assert a.key != b.key and form_key(a) == form_key(b)
     other = parse("update = ema(g, 0.9) - 3.5 * g\n").rule
     assert form_key(other) != form_key(a)
+
+
+def test_a_constant_outside_a_known_rules_range_is_no_candidate_for_it() -> None:
+    """radam's beta2 begins at 0.6; a rule with 0.543 in it must not be read as radam's text."""
+    rule = parse("update = ema_hat(g, 0.543) / (sqrt(ema_hat(g * g * abs(g), 0.9)) + 1e-8)\n").rule
+    assert str(identify(rule)) == "new"
