@@ -89,7 +89,7 @@ def print_search(result: Record) -> None:
     if any((record.get("known_as") or "new") == "new" for _, record in labelled if record):
         say("new: no rule of the catalogue equals it, behaves like it, or has its form")
     if champion and len(finalists) > 1:
-        say(say(f"The champion is the best of {len(finalists)} finalists here, which flatters its figures"))
+        say(f"The champion is the best of {len(finalists)} finalists here, which flatters its figures")
     for key in ("carries_over", "verdict"):
         if isinstance(result.get(key), str):
             say(result[key])
