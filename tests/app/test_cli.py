@@ -22,8 +22,9 @@ from ruleforge.core.text import parse
 from ruleforge.errors import RunError
 from ruleforge.store import Store
 from ruleforge.tasks import WORKLOADS
+from tests.ordinary_user import as_ordinary_user
 
-from .conftest import CUBED, SIGN_EMA, as_ordinary_user, final_record, make_run
+from .conftest import CUBED, SIGN_EMA, final_record, make_run
 
 RunCli = Callable[..., Result]
 

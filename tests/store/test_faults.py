@@ -18,6 +18,7 @@ import pytest
 from ruleforge.errors import StoreError
 from ruleforge.store import Store, is_being_written, list_runs, write_text_atomic
 from ruleforge.store import files as store_files
+from tests.ordinary_user import as_ordinary_user
 
 Batch = dict[str, Any]
 
@@ -271,30 +272,6 @@ def test_a_log_that_cannot_be_written_is_told(run: Store) -> None:
     with pytest.raises(StoreError, match=r"log\.txt: cannot write") as caught:
         run.log("x")
     assert caught.value.exit_code == 1
-
-
-def as_ordinary_user(work: Callable[[], str]) -> str:
-    """What `work` returns when run without root's rights, which ignore permissions."""
-    if os.geteuid() != 0:
-        return work()
-    reader, sender = os.pipe()
-    child = os.fork()
-    if child == 0:
-        text = "the child failed"
-        try:
-            os.setgid(65534)
-            os.setuid(65534)
-            text = work()
-        except BaseException as error:
-            text = f"{type(error).__name__}: {error}"
-        finally:
-            os.write(sender, text.encode())
-            os._exit(0)
-    os.close(sender)
-    with os.fdopen(reader, "rb") as file:
-        text = file.read().decode()
-    os.waitpid(child, 0)
-    return text
 
 
 @pytest.fixture
