@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from ruleforge.app.config import load_validation_workloads
 from ruleforge.app.identity import form_key
 from ruleforge.app.progress import Progress
-from ruleforge.app.ranking import SPEEDUP
+from ruleforge.app.ranking import SPEEDUP, front_of
 from ruleforge.app.schema import Config
 from ruleforge.app.setup import final_protocol
 from ruleforge.core.rule import Rule
@@ -216,11 +216,7 @@ class SearchRun:
         """Candidates of the full rung that no other beats in both speed-up and nodes, best first."""
         full = [n for n, known in self.candidates.items() if known.rung == len(self.funnel.rungs) - 1]
         full.sort(key=lambda n: (-self.candidates[n].value, self.candidates[n].nodes, n))
-        front: list[int] = []
-        for number in full:
-            if not front or self.candidates[number].nodes < self.candidates[front[-1]].nodes:
-                front.append(number)
-        return front
+        return front_of((n, self.candidates[n].nodes) for n in full)
 
     def finalists(self) -> dict[int, str]:
         """The best of the full rung, one a form: half by speed-up alone, then the front's, then the rest.

@@ -5,6 +5,7 @@ Reads the store, and trains nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,6 +32,17 @@ class Ranked:
     on_front: bool
 
 
+def front_of(best_first: Iterable[tuple[int, int]]) -> list[int]:
+    """Of (id, nodes) pairs, best speed-up first, those that no better one matches in nodes."""
+    front: list[int] = []
+    fewest: int | None = None
+    for number, nodes in best_first:
+        if fewest is None or nodes < fewest:
+            front.append(number)
+            fewest = nodes
+    return front
+
+
 def rank(store: Store) -> list[Ranked]:
     """All trained candidates of a run: the front first, then by rung, speed-up and nodes."""
     reached: dict[int, tuple[int, float | None]] = {}
@@ -45,12 +57,7 @@ def rank(store: Store) -> list[Ranked]:
         return (-rung, -speedup if speedup is not None else float("inf"), row.nodes, row.id)
 
     rows.sort(key=order)
-    front: set[int] = set()
-    fewest: int | None = None
-    for row in rows:
-        rung, speedup = reached[row.id]
-        if rung == highest and speedup is not None and (fewest is None or row.nodes < fewest):
-            front.add(row.id)
-            fewest = row.nodes
+    compared = [row for row in rows if reached[row.id][0] == highest and reached[row.id][1] is not None]
+    front = set(front_of((row.id, row.nodes) for row in compared))
     rows.sort(key=lambda row: row.id not in front)
     return [Ranked(row, *reached[row.id], row.id in front) for row in rows]
