@@ -66,6 +66,7 @@ class SearchRun:
     generation: int = 0
     started: float = field(default_factory=time.monotonic)
     slowest_s: float = 0.0
+    training_s: float = 0.0
 
     # the loop
 
@@ -90,8 +91,11 @@ class SearchRun:
         return time.monotonic() - self.started + self.slowest_s + reserve > limits.budget_s
 
     def _final_s(self) -> float:
-        """Seconds that the final will take, from the pace so far and with time to simplify and name."""
-        pace = self.funnel.counts["lane_steps"] / max(1e-9, time.monotonic() - self.started)
+        """Seconds that the final will take, at the pace of training so far, with time to simplify and name.
+
+        What comes once, such as compiling the kernel, is no part of the pace.
+        """
+        pace = self.funnel.counts["lane_steps"] / max(1e-9, self.training_s)
         protocol = final_protocol(self.config)
         lanes = len(protocol.grid()) + len(protocol.score_seeds)
         places = {w.name: w.steps for w in (*self.workloads, *load_validation_workloads(self.config))}
@@ -111,6 +115,7 @@ class SearchRun:
             admitted, lambda k, total: self.progress.phase(f"generation {before}, training", k, total)
         )
         clock.lap("train")
+        self.training_s += clock.laps["train"]
         told = []
         for number, verdict in verdicts.items():
             results = climbed.get(number, ())
@@ -256,7 +261,9 @@ class SearchRun:
         self.next_id = int(last.rng["next_id"])
         self.generation = last.n + 1
         self.strategy.restore(last.strategy)
-        spent = sum(row.wall_s for row in self.store.timings())
+        timings = self.store.timings()
+        self.training_s = sum(row.wall_s for row in timings if row.phase == "train")
+        spent = sum(row.wall_s for row in timings)
         self.started -= spent
 
 
