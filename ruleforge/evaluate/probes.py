@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ruleforge.backends import load_plane
 from ruleforge.backends.base import LaneGroup, Layout
 from ruleforge.backends.torch_lanes import TorchLanes
-from ruleforge.core.program import compile_rule
-from ruleforge.core.rule import Rule
-from ruleforge.core.text import parse
+from ruleforge.evaluate.compiled import Compiled, compiled
 from ruleforge.evaluate.threads import training_thread
 from ruleforge.tasks import Workload
 
@@ -37,6 +36,8 @@ WALK_RATE = 3e-3
 QUADRATIC_STEPS = 40
 QUADRATIC_LRS = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 DESCENT = 0.9
+SCALE_BATCH = 64
+SCALES_KEPT = 16384
 
 
 @lru_cache(maxsize=1)
@@ -76,7 +77,7 @@ class ProbeResult:
 def probe(texts: Sequence[str]) -> list[ProbeResult]:
     """Fingerprint rules and refuse those that cannot work: a function of each text alone."""
     with training_thread():
-        rules = [parse(text).rule for text in texts]
+        rules = [compiled(text) for text in texts]
         results, sizes = _fingerprints(rules)
         alive = [i for i, result in enumerate(results) if not result.reason]
         falls = _descends([rules[i] for i in alive], [sizes[i] for i in alive])
@@ -89,10 +90,10 @@ def probe(texts: Sequence[str]) -> list[ProbeResult]:
 def fingerprints(texts: Sequence[str]) -> list[ProbeResult]:
     """What `probe` sees, without asking whether the rules descend."""
     with training_thread():
-        return _fingerprints([parse(text).rule for text in texts])[0]
+        return _fingerprints([compiled(text) for text in texts])[0]
 
 
-def _fingerprints(rules: Sequence[Rule]) -> tuple[list[ProbeResult], list[float]]:
+def _fingerprints(rules: Sequence[Compiled]) -> tuple[list[ProbeResult], list[float]]:
     """Fingerprints, and the RMS of each rule's answer to plain noise."""
     results, sizes = [], []
     for rule, answer in zip(rules, _answers(rules), strict=True):
@@ -103,7 +104,7 @@ def _fingerprints(rules: Sequence[Rule]) -> tuple[list[ProbeResult], list[float]
         elif size < 1e-30 or np.ptp(answer) <= 1e-12 * size:
             results.append(ProbeResult((), "the update is zero or constant on the probe streams"))
         else:
-            fixed = rule.reads("w") or rule.reads("lr")
+            fixed = rule.reads_scale
             scaled = answer if fixed else answer / size
             results.append(ProbeResult(tuple(float(v) for v in scaled.reshape(-1) @ _projection()), ""))
     return results, sizes
@@ -115,16 +116,14 @@ def _rms(values: Array) -> float:
         return float(np.sqrt(np.mean(np.square(values))))
 
 
-def _groups(rules: Sequence[Rule], n_lanes: int) -> list[LaneGroup]:
+def _groups(rules: Sequence[Compiled], n_lanes: int) -> list[LaneGroup]:
     return [
-        LaneGroup(
-            compile_rule(r), n_lanes, np.repeat(np.asarray(r.canonical.defaults, float)[:, None], n_lanes, 1)
-        )
-        for r in rules
+        LaneGroup(rule.program, n_lanes, np.repeat(np.asarray(rule.defaults, float)[:, None], n_lanes, 1))
+        for rule in rules
     ]
 
 
-def _answers(rules: Sequence[Rule]) -> list[Array]:
+def _answers(rules: Sequence[Compiled]) -> list[Array]:
     """Updates of each rule on the streams, (S, T, P) each, float64."""
     if not rules:
         return []
@@ -142,7 +141,7 @@ def _answers(rules: Sequence[Rule]) -> list[Array]:
     return [out[4 * i : 4 * i + 4] for i in range(n)]
 
 
-def _descends(rules: Sequence[Rule], sizes: Sequence[float]) -> list[bool]:
+def _descends(rules: Sequence[Compiled], sizes: Sequence[float]) -> list[bool]:
     """Whether each rule, at some lr, lowers a noisy quadratic from a point and from its mirror image."""
     if not rules:
         return []
@@ -207,20 +206,50 @@ def walk(workload: Workload) -> tuple[Layout, torch.Tensor, torch.Tensor]:
     return layout, torch.stack(weights), torch.stack(grads)
 
 
-@lru_cache(maxsize=8192)
-def update_scale(workload: Workload, text: str) -> float:
-    """RMS of a rule's update on a workload's own gradients, the unit of one over lr.
+def update_scale(workload: Workload, text: str, plane: str = "torch") -> float:
+    """`update_scales` of one rule."""
+    return update_scales(workload, [text], plane)[0]
 
-    Median over the second half of the walk; 1 where the rule does not answer with finite numbers.
+
+def update_scales(workload: Workload, texts: Sequence[str], plane: str = "torch") -> list[float]:
+    """RMS of each rule's update on a workload's own gradients, the unit of one over lr.
+
+    Median over the second half of the walk; 1 where a rule does not answer with finite numbers.
+
+    Args:
+        workload: where.
+        texts: rules; those not asked for before are measured together, a lane each.
+        plane: update plane that measures, the recorded plan's: another one gives other last bits.
     """
+    known = _scales(workload, plane)
+    found = {text: known.get(text) for text in texts}
+    missing = [text for text, size in found.items() if size is None]
+    for start in range(0, len(missing), SCALE_BATCH):
+        batch = missing[start : start + SCALE_BATCH]
+        found.update(zip(batch, _measured_scales(workload, batch, plane), strict=True))
+    if len(known) + len(missing) > SCALES_KEPT:
+        known.clear()
+    known.update((text, found[text]) for text in missing)
+    return [size for text in texts if (size := found[text]) is not None]
+
+
+@lru_cache(maxsize=64)
+def _scales(workload: Workload, plane: str) -> dict[str, float | None]:
+    """What is known in this process."""
+    return {}
+
+
+def _measured_scales(workload: Workload, texts: Sequence[str], plane: str) -> list[float]:
     layout, weights, grads = walk(workload)
-    lanes = TorchLanes(_groups([parse(text).rule], 1), layout, np.full(1, PROBE_LR), torch.float32)
+    n = len(texts)
+    lr = np.full(n, PROBE_LR)
+    lanes = load_plane(plane)(_groups([compiled(text) for text in texts], 1), layout, lr, torch.float32)
     sizes = []
-    lr = np.full(1, PROBE_LR)
-    u = torch.empty_like(weights[:1])
+    u = torch.empty(n, layout.n_weights)
     for t in range(WALK_STEPS):
-        lanes.step(weights[t : t + 1].clone(), grads[t : t + 1], t=t + 1, lr=lr, progress=1.0, updates=u)
+        w, g = weights[t].repeat(n, 1), grads[t].repeat(n, 1)
+        lanes.step(w, g, t=t + 1, lr=lr, progress=1.0, updates=u)
         if t >= WALK_STEPS // 2:
-            sizes.append(float(u.double().square().mean().sqrt()))
-    size = float(np.median(sizes))
-    return size if np.isfinite(size) and size > 1e-30 else 1.0
+            sizes.append(np.sqrt(np.square(u.numpy(), dtype=np.float64).mean(1)))
+    found = np.median(sizes, axis=0)
+    return [float(size) if np.isfinite(size) and size > 1e-30 else 1.0 for size in found]

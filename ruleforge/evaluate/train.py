@@ -15,8 +15,7 @@ from torch import Tensor
 
 from ruleforge.backends import load_plane
 from ruleforge.backends.base import LaneGroup
-from ruleforge.core.program import Program, compile_rule
-from ruleforge.core.text import parse
+from ruleforge.evaluate.compiled import compiled
 from ruleforge.evaluate.gradients import GradientPlane, flatten, layout_of
 from ruleforge.evaluate.lanes import (
     IDLE_RULE,
@@ -26,19 +25,12 @@ from ruleforge.evaluate.lanes import (
     RuleLanes,
     sample_steps,
 )
-from ruleforge.evaluate.probes import update_scale
+from ruleforge.evaluate.probes import update_scales
 from ruleforge.evaluate.schedules import factor
 from ruleforge.evaluate.threads import training_thread
 from ruleforge.tasks import TrainingData, Workload
 
 TRAIN_TAIL = 0.1
-
-
-@lru_cache(maxsize=4096)
-def compiled(text: str) -> tuple[Program, tuple[float, ...]]:
-    """Program and hyperparameter defaults of a rule's text."""
-    rule = parse(text).rule
-    return compile_rule(rule), rule.canonical.defaults
 
 
 @lru_cache(maxsize=16)
@@ -68,7 +60,8 @@ def train_chunk(job: ChunkJob) -> ChunkResult:
 def _train(job: ChunkJob) -> ChunkResult:
     rules = _padded(job.rules, job.size)
     specs = [spec for rule in rules for spec in rule.lanes]
-    scales = [update_scale(job.workload, rule.text) for rule in rules for _ in rule.lanes]
+    sizes = update_scales(job.workload, [rule.text for rule in rules], job.plan.update_plane)
+    scales = [size for rule, size in zip(rules, sizes, strict=True) for _ in rule.lanes]
     lr0 = np.array([spec.lr / scale for spec, scale in zip(specs, scales, strict=True)])
     data = training_data(job.workload, job.seed, job.n_steps)
     plane = gradient_plane(job.workload, job.plan.gradient_plane)
@@ -140,6 +133,6 @@ def _padded(rules: tuple[RuleLanes, ...], size: int) -> tuple[RuleLanes, ...]:
 
 
 def _group(rule: RuleLanes) -> LaneGroup:
-    program, defaults = compiled(rule.text)
-    hypers = np.repeat(np.asarray(defaults, dtype=np.float64)[:, None], len(rule.lanes), axis=1)
-    return LaneGroup(program, len(rule.lanes), hypers)
+    made = compiled(rule.text)
+    hypers = np.repeat(np.asarray(made.defaults, dtype=np.float64)[:, None], len(rule.lanes), axis=1)
+    return LaneGroup(made.program, len(rule.lanes), hypers)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ruleforge.core.known import KNOWN
-from ruleforge.evaluate.probes import Behaviours, probe, update_scale
+from ruleforge.evaluate import probes
+from ruleforge.evaluate.probes import Behaviours, probe, update_scale, update_scales
 from ruleforge.tasks import WORKLOADS
 
 
@@ -91,3 +92,34 @@ def test_the_update_scale_is_proportional_to_the_rule() -> None:
     one, ten = (update_scale(workload, f"update = {c} * g\n") for c in (1, 10))
     assert ten == pytest.approx(10 * one, rel=1e-5)
     assert update_scale(workload, "update = sign(g)\n") == pytest.approx(1.0, rel=0.05)
+
+
+SCALED = [str(KNOWN[n].rule) for n in ("adam", "lion", "lars", "sgd", "muon")] + [
+    "update = log(g)\n",
+    "update = 0 * g\n",
+    "update = norm(g) * sign(g)\n",
+]
+
+
+@pytest.mark.parametrize("plane", ["torch", "numba"])
+def test_scales_measured_together_are_those_measured_alone(plane: str) -> None:
+    workload = WORKLOADS["teacher_student"]
+    together = update_scales(workload, [*SCALED, SCALED[0]], plane)
+    assert together[-1] == together[0]
+    assert together[:-1] == [probes._measured_scales(workload, [text], plane)[0] for text in SCALED]
+    assert together[5:7] == [1.0, 1.0], "rules without a finite answer above zero have no scale"
+
+
+def test_the_planes_agree_on_scales() -> None:
+    workload = WORKLOADS["teacher_student"]
+    slow, fast = (update_scales(workload, SCALED, plane) for plane in ("reference", "numba"))
+    assert fast == pytest.approx(slow, rel=1e-5)
+
+
+def test_what_is_kept_of_scales_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "SCALES_KEPT", 3)
+    probes._scales.cache_clear()
+    workload = WORKLOADS["teacher_student"]
+    once = update_scales(workload, SCALED)
+    assert update_scales(workload, SCALED[::-1]) == once[::-1]
+    assert len(probes._scales(workload, "torch")) <= len(SCALED)

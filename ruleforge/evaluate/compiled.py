@@ -1,0 +1,31 @@
+"""What a process keeps of a rule's text: probing, scaling and training parse and compile it once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ruleforge.core.program import Program, compile_rule
+from ruleforge.core.text import parse
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A rule as a backend runs it.
+
+    Attributes:
+        program: its program.
+        defaults: hyperparameter defaults in the canonical rule's order.
+        reads_scale: whether it reads the weights or lr, so that a factor of its update is no matter of lr.
+    """
+
+    program: Program
+    defaults: tuple[float, ...]
+    reads_scale: bool
+
+
+@lru_cache(maxsize=8192)
+def compiled(text: str) -> Compiled:
+    """Program and hyperparameter defaults of a rule's text."""
+    rule = parse(text).rule
+    return Compiled(compile_rule(rule), rule.canonical.defaults, rule.reads("w") or rule.reads("lr"))
