@@ -31,7 +31,7 @@ ARROWS: dict[str, frozenset[str]] = {
     "evaluate": frozenset({"core", "backends", "tasks"}),
     "search": frozenset({"core"}),
     "store": frozenset({"core.text"}),
-    "simplify": frozenset({"core", "backends"}),
+    "simplify": frozenset({"core", "backends", "evaluate", "tasks"}),
     "export": frozenset({"core", "render"}),
     "optim": frozenset({"core", "render", "backends"}),
 }
