@@ -17,6 +17,7 @@ import click
 from ruleforge import __version__
 from ruleforge.app.commands import (
     catalogue,
+    checking,
     comparing,
     doctoring,
     files,
@@ -95,7 +96,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for _module in (searching, runs, showing, transforming, comparing, files, catalogue, doctoring):
+for _module in (searching, runs, checking, showing, transforming, comparing, files, catalogue, doctoring):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 

@@ -6,17 +6,15 @@ Opens or resumes a run folder, lets `loop` search, and ends with the final and t
 from __future__ import annotations
 
 import os
-import platform
 import resource
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from hashlib import blake2b
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ruleforge.app.config import load_validation_workloads, load_workloads, parse_config, resolved_toml
+from ruleforge.app import resuming
+from ruleforge.app.config import load_validation_workloads, load_workloads, resolved_toml
 from ruleforge.app.finals import Suites, baselines_json, carries_over, run_final
 from ruleforge.app.loop import LANE_STEPS_PER_S, SearchRun, funnel_counts
 from ruleforge.app.progress import KeptProgress, Progress
@@ -43,12 +41,10 @@ from ruleforge.evaluate.baselines import (
 )
 from ruleforge.evaluate.funnel import Funnel
 from ruleforge.evaluate.lanes import Plan
+from ruleforge.evaluate.wire import stamp
 from ruleforge.evaluate.workers import Workers
 from ruleforge.store import CHAMPION, FINISHED, Store
 from ruleforge.tasks import Workload
-
-# What decides bits; resume says so when one of them is another.
-RECORDED = ("ruleforge", "torch", "numpy", "numba", "scikit-learn", "deap", "sympy")
 
 
 def run_search(
@@ -67,7 +63,7 @@ def run_search(
         out: the run's folder, new or empty.
         workers: processes; the result does not depend on it.
         backend: update plane, or "auto".
-        parallel: joblib backend.
+        parallel: where they are, see `Workers`.
         progress: told what happens.
 
     Returns:
@@ -81,21 +77,22 @@ def run_search(
     plan = make_plan(config, backend, progress.message)
     prepare_plane(plan.update_plane, progress.message)
     workloads = load_workloads(config)
+    resuming.tell_foreign_code(workloads, progress.message)
     text = resolved_toml(config)
     meta = {
         "seed": config.seed,
-        "config_hash": blake2b(text.encode(), digest_size=16).hexdigest(),
+        "config_hash": resuming.digest(text),
         "plan": asdict(plan),
-        "versions": {name: _version(name) for name in RECORDED},
-        "machine": {
-            "workers": workers,
-            "parallel": parallel,
-            "cpu": platform.processor() or platform.machine(),
-        },
+        "versions": resuming.versions(),
+        "sources": resuming.sources(workloads),
+        "machine": resuming.machine(workers, parallel),
     }
-    with Store.create(out, config_text=text, meta=meta) as store:
+    with (
+        Store.create(out, config_text=text, meta=meta) as store,
+        _pool(config, store, workers, parallel, progress) as pool,
+    ):
         progress = KeptProgress(progress, store.log)
-        pool = Workers(workers, parallel)
+        resuming.begin(store, workers, parallel)
         tuned = _tune_rungs(config, store, plan, pool, workloads, progress)
         return _go(config, store, plan, pool, workloads, tuned, progress, began)
 
@@ -115,17 +112,26 @@ def resume_run(path: Path, *, workers: int = 1, parallel: str = "loky", progress
                 hint=f"see `ruleforge list {path}` or `ruleforge show {path}`",
             )
         progress = KeptProgress(progress, store.log)
-        config = parse_config(store.config_text, file=str(path / "config.toml"), folder=path)
+        resuming.require_sound(store)
+        config = resuming.config_of(store, progress.message)
         plan = Plan(**store.meta["plan"])
         prepare_plane(plan.update_plane, progress.message)
-        _warn_of_other_versions(store.meta["versions"], progress)
-        pool = Workers(workers, parallel)
         workloads = load_workloads(config)
-        if "baselines" in results:
-            tuned = [_baselines_from(record) for record in results["baselines"]]
-        else:
-            tuned = _tune_rungs(config, store, plan, pool, workloads, progress)
-        return _go(config, store, plan, pool, workloads, tuned, progress, began)
+        resuming.tell_foreign_code(workloads, progress.message)
+        resuming.tell_differences(store, workloads, progress.message)
+        resuming.begin(store, workers, parallel)
+        with _pool(config, store, workers, parallel, progress) as pool:
+            if "baselines" in results:
+                tuned = [_baselines_from(record) for record in results["baselines"]]
+            else:
+                tuned = _tune_rungs(config, store, plan, pool, workloads, progress)
+            return _go(config, store, plan, pool, workloads, tuned, progress, began)
+
+
+def _pool(config: Config, store: Store, workers: int, parallel: str, progress: Progress) -> Workers:
+    return Workers(
+        workers, parallel, limit_s=config.training.job_limit_s, journal=store.journal, say=progress.message
+    )
 
 
 def _tune_rungs(
@@ -143,20 +149,6 @@ def _tune_rungs(
     ]  # fmt: skip
     store.put_result("baselines", [_baselines_record(each) for each in tuned])
     return tuned
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _warn_of_other_versions(recorded: Mapping[str, str], progress: Progress) -> None:
-    for name, version in recorded.items():
-        now = _version(name)
-        if now != version:
-            progress.message(f"this run began with {name} {version} and goes on with {now}: bits may differ")
 
 
 def _go(
@@ -178,7 +170,10 @@ def _go(
     run = SearchRun(config, store, progress, workloads, funnel, strategy, started=began)
     run.restore()
     run.search()
-    return _finish(run, began, tuned)
+    report = _finish(run, began, tuned)
+    for other in sorted(pool.stamps - {stamp()}):
+        progress.message(f"some workers were {other}, and this process is {stamp()}: bits may differ")
+    return report
 
 
 def _finish(run: SearchRun, began: float, tuned: list[Baselines]) -> dict[str, Any]:
@@ -224,7 +219,7 @@ def _finish(run: SearchRun, began: float, tuned: list[Baselines]) -> dict[str, A
             shown = published if new is champion else publish(new, adam, config.seed)
             report["best_new"] = new.as_json() | shown.record
     store.put_result("final", report)
-    store.put_result(FINISHED, {"generations": run.generation})
+    store.put_end(FINISHED, {"generations": run.generation})
     progress.close()
     return {
         "run": str(store.path),

@@ -189,6 +189,8 @@ class Training(Table):
     """How gradients are computed: compiled costs seconds per workload and repays them in long runs."""
     update_plane: Literal["auto", "numba", "torch", "reference"] = "auto"
     """Backend that runs the rules."""
+    job_limit_s: Duration = Field(default=600.0, alias="job_limit")
+    """Time after which a worker that trains one chunk of lanes counts as hanging; "10m" by default."""
     rungs: Listed[Rung] = DEFAULT_RUNGS
     """Levels of the budget ladder; the full budget always follows as the last one."""
 

@@ -147,7 +147,8 @@ def tune_baselines(
         origin = "computed"
         steps = "/".join(str(n) for n in sorted({protocol.steps(w) for w in places}))
         say(f"tuning {len(names)} baselines for {steps} steps: {', '.join(w.name for w in places)}")
-        rows = evaluate([texts[name] for name in names], places, protocol, plan, workers, done)
+        with workers.strict():
+            rows = evaluate([texts[name] for name in names], places, protocol, plan, workers, done)
         for name, row in zip(names, rows, strict=True):
             for outcome in row:
                 at = (outcome.workload, name)

@@ -14,13 +14,16 @@ from urllib.parse import quote
 from ruleforge.errors import StoreError
 from ruleforge.store.files import DATABASE
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+OLDEST_READ: Final = 1
 APPLICATION_ID: Final = 0x52756C65  # "Rule"; the same number stands in schema.sql
 _NEEDED_SQLITE: Final = (3, 37, 0)  # STRICT tables
 
 
-def create_database(folder: Path, meta: Iterable[tuple[str, str]]) -> None:
-    """Make `run.db` in a folder, with the schema and the meta rows.
+def create_database(
+    folder: Path, meta: Iterable[tuple[str, str]], files: Iterable[tuple[str, str]] = ()
+) -> None:
+    """Make `run.db` in a folder, with the schema, the meta rows, and copies of the run's text files.
 
     Raises:
         StoreError: SQLite is too old, or cannot write there.
@@ -30,17 +33,38 @@ def create_database(folder: Path, meta: Iterable[tuple[str, str]]) -> None:
             f"Python's SQLite is {sqlite3.sqlite_version}, and run folders need 3.37 or newer",
             hint="use a newer Python or system SQLite; ruleforge doctor shows the version",
         )
-    schema = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
     try:
         database = sqlite3.connect(folder / DATABASE, isolation_level=None)
         try:
             database.execute("PRAGMA journal_mode = WAL")
-            database.executescript(schema)
+            database.executescript(_script("schema.sql"))
+            migrate(database, 1)
             database.executemany("INSERT INTO meta VALUES (?, ?)", meta)
+            database.executemany("INSERT INTO files VALUES (?, ?)", files)
         finally:
             database.close()
     except sqlite3.Error as fault:
         raise explain_fault("make run.db", folder, fault) from fault
+
+
+def _script(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+def migrate(database: sqlite3.Connection, version: int) -> None:
+    """Bring a database of this version to the present one: each step is a transaction of its own."""
+    for step in range(version + 1, SCHEMA_VERSION + 1):
+        try:
+            database.executescript(_script(f"schema_{step}.sql"))
+        except sqlite3.Error:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            raise
+
+
+def version_of(database: sqlite3.Connection) -> int:
+    """The format of a database."""
+    return int(database.execute("PRAGMA user_version").fetchone()[0])
 
 
 def connect(folder: Path, *, readonly: bool) -> sqlite3.Connection:
@@ -67,9 +91,14 @@ def connect(folder: Path, *, readonly: bool) -> sqlite3.Connection:
     database = _connect_checked(folder, readonly=readonly)
     if readonly:
         database.execute("PRAGMA query_only = ON")
-    else:
+        return database
+    try:
         database.execute("PRAGMA synchronous = FULL")
         database.execute("PRAGMA foreign_keys = ON")
+        migrate(database, version_of(database))
+    except sqlite3.Error as fault:
+        database.close()
+        raise explain_fault("bring it to the present format", folder, fault) from fault
     return database
 
 
@@ -108,7 +137,7 @@ def _connect_checked(folder: Path, *, readonly: bool) -> sqlite3.Connection:
 
 def _check_format(folder: Path, database: sqlite3.Connection) -> None:
     application = database.execute("PRAGMA application_id").fetchone()[0]
-    version = database.execute("PRAGMA user_version").fetchone()[0]
+    version = version_of(database)
     where = str(folder / DATABASE)
     if application != APPLICATION_ID:
         raise StoreError(
@@ -116,12 +145,12 @@ def _check_format(folder: Path, database: sqlite3.Connection) -> None:
             file=where,
             hint="give a folder made by ruleforge search; ruleforge list shows them",
         )
-    if version != SCHEMA_VERSION:
+    if not OLDEST_READ <= version <= SCHEMA_VERSION:
         newer = version > SCHEMA_VERSION
         raise StoreError(
-            f"run.db has format {version}, and this ruleforge reads format {SCHEMA_VERSION}",
+            f"run.db has format {version}, and this ruleforge reads {OLDEST_READ} to {SCHEMA_VERSION}",
             file=where,
-            hint="update ruleforge" if newer else "open it with the ruleforge version that made it",
+            hint="it was written by a newer ruleforge: update this one" if newer else "the file is damaged",
         )
     database.execute("SELECT count(*) FROM meta").fetchone()
 

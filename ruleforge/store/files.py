@@ -71,6 +71,28 @@ def write_text_atomic(path: Path | str, text: str, *, running: bool = False) -> 
         raise storage_error("write it", path, fault, running=running) from fault
 
 
+MAX_LOG_BYTES: Final = 4 * 2**20
+OLD_LOGS: Final = 3
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append to a log; one that has grown large becomes `log.1.txt`, and the oldest is dropped.
+
+    Raises:
+        StoreError: the log cannot be written, in the middle of a run.
+    """
+    try:
+        if path.is_file() and path.stat().st_size >= MAX_LOG_BYTES:
+            for k in range(OLD_LOGS, 0, -1):
+                older = path.with_suffix(f".{k - 1}{path.suffix}") if k > 1 else path
+                if older.exists():
+                    os.replace(older, path.with_suffix(f".{k}{path.suffix}"))
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line)
+    except OSError as fault:
+        raise storage_error("write it", path, fault, running=True) from fault
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames within the folder survive a power cut."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

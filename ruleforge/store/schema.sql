@@ -1,4 +1,6 @@
 -- The database of one run, version 1 (PRAGMA user_version). SQLite 3.37 or newer (STRICT tables).
+-- Released; never edited. Later versions are steps on top of it, schema_2.sql and so on, which make new
+-- databases and migrate old ones alike.
 --
 -- Text and numbers only; nothing is pickled. What was measured is append-only: triggers refuse UPDATE
 -- and DELETE. A number that was not finite is NULL (JSON: null), and n_diverged counts it.

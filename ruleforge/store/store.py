@@ -7,22 +7,20 @@ at all, whatever kills the process.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from contextlib import contextmanager, suppress
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from ruleforge.errors import StoreError
 from ruleforge.records import (
     CandidateRow,
-    CandidateStatus,
     EvaluationRow,
     FitnessRow,
     GenerationRow,
@@ -41,35 +39,24 @@ from ruleforge.store.files import (
     DATABASE,
     LOG,
     WriterLock,
+    append_line,
     storage_error,
     sync_folder,
     write_text_atomic,
 )
-from ruleforge.store.plain import TABLE_OF, Row, from_columns, to_columns, to_json
-
-# Meta that two equal runs may differ in; `dump` leaves it out.
-VOLATILE_META: Final = frozenset({"created_at", "machine"})
-
-
-@dataclass(frozen=True)
-class Ancestor:
-    """One line of a lineage: the candidate, how it was made, and its parents in order."""
-
-    id: int
-    depth: int  # 0 the candidate itself, 1 its parents, …; the shortest way counts
-    generation: int
-    origin: str
-    text: str
-    parents: tuple[int, ...]
+from ruleforge.store.journal import JobJournal
+from ruleforge.store.plain import TABLE_OF, Row, to_columns, to_json
+from ruleforge.store.reader import Reader
 
 
-class Store:
+class Store(Reader):
     """A run folder, open for reading or as its one writer. Make one with `create` or `open`."""
 
     def __init__(self, path: Path, database: sqlite3.Connection, lock: WriterLock | None) -> None:
         self.path = path
         self._db = database
         self._lock = lock
+        self.journal = JobJournal(database, self._transaction)
 
     @classmethod
     def create(cls, folder: Path | str, *, config_text: str, meta: Mapping[str, Json]) -> Self:
@@ -94,7 +81,7 @@ class Store:
             draft.mkdir()
             try:
                 write_text_atomic(draft / CONFIG, config_text)
-                create_database(draft, rows)
+                create_database(draft, rows, [(CONFIG, config_text)])
                 try:
                     os.rename(draft, folder)
                 except OSError:
@@ -194,6 +181,40 @@ class Store:
                 raise StoreError(
                     f"generation {generation.n} lists candidate {unknown[0]}, which is not stored"
                 )
+            self._db.execute("DELETE FROM journal")
+        self._settle()
+
+    def _settle(self) -> None:
+        """Move what is committed from the log into run.db itself, so that a copy of that file is whole.
+
+        It is durable already: a disk that is too full for this, or a reader in the way, loses nothing.
+        """
+        with suppress(sqlite3.Error):
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def rebuild_indexes(self) -> None:
+        """Build all indexes anew from the rows."""
+        self._require_writer("build the indexes")
+        try:
+            self._db.execute("REINDEX")
+        except sqlite3.Error as fault:
+            raise explain_fault("build the indexes", self.path, fault) from fault
+
+    def begin_session(self, machine: Mapping[str, Json]) -> None:
+        """Record that a process begins to work on the run, and on what kind of machine."""
+        with self._transaction("record the session"):
+            self._db.execute(
+                "INSERT INTO sessions (began_at, generation, machine) "
+                "VALUES (?, (SELECT count(*) FROM generations), ?)",
+                (
+                    datetime.now(UTC).isoformat(timespec="seconds"),
+                    to_json(machine, what="machine", exact=True),
+                ),
+            )
+
+    def _keep_file(self, name: str, text: str) -> None:
+        with self._transaction(f"keep {name}"):
+            self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?)", (name, text))
 
     def add_timings(self, timings: Iterable[TimingRow]) -> None:
         """Store wall times of phases that end after the last generation."""
@@ -213,197 +234,27 @@ class Store:
                 (name, text),
             )
 
+    def put_end(self, name: str, value: Json) -> None:
+        """Store the last result and forget finished jobs, which nobody needs any more."""
+        text = to_json(value, what=f"results[{name!r}]", exact=False)
+        with self._transaction(f"store result {name!r}"):
+            self._db.execute("INSERT OR REPLACE INTO results VALUES (?, ?)", (name, text))
+            self._db.execute("DELETE FROM journal")
+        self._settle()
+
     def put_champion(self, text: str) -> None:
         """Write `champion.rule`, wholly or not at all."""
         self._require_writer("write the champion")
+        self._keep_file(CHAMPION, text)
         write_text_atomic(self.path / CHAMPION, text, running=True)
 
     def log(self, line: str) -> None:
         """Append a line to `log.txt`, with the time in UTC before it."""
         self._require_writer("write the log")
         stamp = datetime.now(UTC).isoformat(timespec="seconds")
-        path = self.path / LOG
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(f"{stamp} {line.rstrip()}\n")
-        except OSError as fault:
-            raise storage_error("write it", path, fault, running=True) from fault
-
-    # Reading
-
-    @property
-    def meta(self) -> dict[str, Json]:
-        """The facts fixed when the run was made, by name."""
-        return {
-            key: json.loads(value) for key, value in self._rows("SELECT key, value FROM meta ORDER BY key")
-        }
-
-    @property
-    def config_text(self) -> str:
-        """The resolved config that the run was made with."""
-        path = self.path / CONFIG
-        try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as fault:
-            raise StoreError(f"cannot read it: {fault}", file=str(path)) from fault
-
-    def last_generation(self) -> GenerationRow | None:
-        """The generation to resume from, or None when none has ended yet."""
-        found = self._select(GenerationRow, "ORDER BY n DESC LIMIT 1")
-        return found[0] if found else None
-
-    def generations(self) -> list[GenerationRow]:
-        """All generations that ended, in order."""
-        return self._select(GenerationRow, "ORDER BY n")
-
-    def candidate(self, candidate_id: int) -> CandidateRow:
-        """The candidate with this id.
-
-        Raises:
-            StoreError: the run has none.
-        """
-        found = self._select(CandidateRow, "WHERE id = ?", candidate_id)
-        if not found:
-            count, last = self._rows("SELECT count(*), max(id) FROM candidates")[0]
-            raise StoreError(
-                f"this run has no candidate {candidate_id!r}",
-                file=str(self.path),
-                hint=f"it holds {count} candidates, the last is {last}" if count else "it holds none yet",
-            )
-        return found[0]
-
-    def candidate_by_key(self, key: str) -> CandidateRow | None:
-        """The first candidate of this canonical form whatever its hyper defaults, or None."""
-        found = self._select(CandidateRow, "WHERE key = ? ORDER BY id LIMIT 1", key)
-        return found[0] if found else None
-
-    def candidate_by_full_key(self, full_key: str) -> CandidateRow | None:
-        """The candidate of this canonical form and these hyper defaults, or None."""
-        found = self._select(CandidateRow, "WHERE full_key = ?", full_key)
-        return found[0] if found else None
-
-    def candidates(self, status: CandidateStatus | None = None) -> list[CandidateRow]:
-        """Candidates in proposal order, all or those with one status."""
-        return self._select(CandidateRow, "WHERE (?1 IS NULL OR status = ?1) ORDER BY id", status)
-
-    def parents(self, candidate_id: int) -> tuple[int, ...]:
-        """Ids of the candidate's parents, in order; () for a seed or a fresh draw."""
-        query = "SELECT parent FROM parents WHERE child = ? ORDER BY position"
-        return tuple(row[0] for row in self._rows(query, candidate_id))
-
-    def lineage(self, candidate_id: int) -> list[Ancestor]:
-        """The candidate and all its ancestors, nearest first, each with how it was made."""
-        self.candidate(candidate_id)
-        rows = self._rows(
-            """
-            WITH RECURSIVE line(id, depth) AS (
-                VALUES (?, 0)
-                UNION
-                SELECT parent, depth + 1 FROM parents JOIN line ON child = line.id
-            )
-            SELECT c.id, min(depth), c.generation, c.origin, c.text
-            FROM line JOIN candidates c ON c.id = line.id
-            GROUP BY c.id ORDER BY min(depth), c.id
-            """,
-            candidate_id,
-        )
-        return [
-            Ancestor(number, depth, generation, origin, text, self.parents(number))
-            for number, depth, generation, origin, text in rows
-        ]
-
-    def evaluations(
-        self, candidate: int | None = None, rung: int | None = None, workload: str | None = None
-    ) -> list[EvaluationRow]:
-        """Evaluations, narrowed by what is given, ordered by candidate, rung and workload."""
-        return self._select(
-            EvaluationRow,
-            "WHERE (?1 IS NULL OR candidate = ?1) AND (?2 IS NULL OR rung = ?2) "
-            "AND (?3 IS NULL OR workload = ?3) ORDER BY candidate, rung, workload",
-            candidate,
-            rung,
-            workload,
-        )
-
-    def fitness(
-        self, candidate: int | None = None, rung: int | None = None, objective: str | None = None
-    ) -> list[FitnessRow]:
-        """Objectives, narrowed by what is given, ordered by candidate, rung and name."""
-        return self._select(
-            FitnessRow,
-            "WHERE (?1 IS NULL OR candidate = ?1) AND (?2 IS NULL OR rung = ?2) "
-            "AND (?3 IS NULL OR objective = ?3) ORDER BY candidate, rung, objective",
-            candidate,
-            rung,
-            objective,
-        )
-
-    def timings(self) -> list[TimingRow]:
-        """Wall times in the order in which they were stored."""
-        return self._select(TimingRow, "ORDER BY rowid")
-
-    def counts(self) -> tuple[int, int, int]:
-        """Numbers of generations, candidates, and trained candidates."""
-        query = (
-            "SELECT (SELECT count(*) FROM generations), count(*), "
-            "count(*) FILTER (WHERE status = 'trained') FROM candidates"
-        )
-        generations, candidates, trained = self._rows(query)[0]
-        return generations, candidates, trained
-
-    def results(self) -> dict[str, Json]:
-        """The final tables by name; empty while the run goes on."""
-        query = "SELECT name, value FROM results ORDER BY name"
-        return {name: json.loads(value) for name, value in self._rows(query)}
-
-    def dump(self) -> str:
-        """All that must repeat, as text: every table but `timings`, each row a JSON list, in key order.
-
-        Two runs of one config and seed have equal dumps. Floats are spelled exactly. Left out besides
-        wall times: `created_at` and `machine` of meta.
-        """
-        order = {
-            "meta": "key",
-            "generations": "n",
-            "candidates": "id",
-            "parents": "child, position",
-            "evaluations": "candidate, rung, workload",
-            "fitness": "candidate, rung, objective",
-            "results": "name",
-        }
-        lines = []
-        for table, key in order.items():
-            lines.append(f"== {table}")
-            for row in self._rows(f"SELECT * FROM {table} ORDER BY {key}"):
-                if table != "meta" or row[0] not in VOLATILE_META:
-                    lines.append(json.dumps(row, ensure_ascii=False))
-        return "\n".join(lines) + "\n"
-
-    def check(self) -> list[str]:
-        """What is wrong with the database, in words; empty when nothing is."""
-        found = [row[0] for row in self._rows("PRAGMA integrity_check") if row[0] != "ok"]
-        for table, rowid, parent, _ in self._rows("PRAGMA foreign_key_check"):
-            found.append(f"{table} row {rowid} points to a row of {parent} that does not exist")
-        numbers = [row[0] for row in self._rows("SELECT n FROM generations ORDER BY n")]
-        if numbers != list(range(len(numbers))):
-            found.append(f"generations have gaps: {numbers}")
-        return found
+        append_line(self.path / LOG, f"{stamp} {line.rstrip()}\n")
 
     # Within
-
-    def _select(self, record: type[Any], tail: str, *values: Any) -> list[Any]:
-        columns = ", ".join(each.name for each in fields(record))
-        rows = self._rows(f"SELECT {columns} FROM {TABLE_OF[record]} {tail}", *values)
-        return [from_columns(record, row) for row in rows]
-
-    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        try:
-            return self._db.execute(query, values).fetchall()
-        except sqlite3.Error as fault:
-            raise explain_fault("read it", self.path, fault) from fault
-
-    def _scalar(self, query: str) -> Any:
-        return self._rows(query)[0][0]
 
     def _insert(self, record: type[Any], rows: Iterable[Row]) -> None:
         names = [each.name for each in fields(record)]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 import time
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +68,39 @@ def test_other_dropped_exceptions_are_told_as_before(monkeypatch: pytest.MonkeyP
         assert watch() is None
     assert [str(each) for each in told] == ["boom"]
     assert sys.unraisablehook is before
+
+
+TWICE = """
+import signal, sys, time
+from ruleforge.app.interrupts import every_interrupt
+with every_interrupt():
+    try:
+        print("up", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("tidying", flush=True)
+        if sys.argv[1] == "stuck":
+            time.sleep(60)
+        sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("state", ["stuck", "well"])
+def test_the_second_interrupt_ends_what_the_first_could_not(number: signal.Signals, state: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", TWICE, state],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).resolve().parents[2],
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    process.send_signal(number)
+    assert process.stdout.readline() == "tidying\n"
+    if state == "stuck":
+        process.send_signal(number)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert stderr == ("interrupted twice: ended at once\n" if state == "stuck" else "")

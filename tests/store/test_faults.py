@@ -257,7 +257,7 @@ def test_a_champion_that_cannot_be_written_is_a_fault_of_the_run(
 def test_a_disk_too_full_for_a_new_run_is_told_by_the_runs_own_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(folder: Path, meta: object) -> None:
+    def full(folder: Path, meta: object, files: object) -> None:
         raise StoreError("cannot make run.db: database or disk is full", file=str(folder / "run.db"))
 
     monkeypatch.setattr("ruleforge.store.store.create_database", full)

@@ -28,6 +28,18 @@ def workers_option(command: _F) -> _F:
     )(command)
 
 
+def parallel_option(command: _F) -> _F:
+    """`--parallel KIND[:ADDRESS]`: where the workers are; results do not depend on it."""
+    return click.option(
+        "--parallel",
+        default="loky",
+        show_default=True,
+        metavar="KIND",
+        help="loky (processes), threads, dask, dask:ADDRESS, ray or ray:ADDRESS. "
+        "The result does not depend on it.",
+    )(command)
+
+
 def quiet_option(command: _F) -> _F:
     """`--quiet`: no progress."""
     return click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")(command)

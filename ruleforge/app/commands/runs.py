@@ -1,4 +1,4 @@
-"""`list` and `check`: what runs there are, what they found, and whether their folders are sound."""
+"""`list`: what runs there are, and what they found."""
 
 from __future__ import annotations
 
@@ -141,58 +141,4 @@ def _list_run(run: str, top: int, *, as_json: bool) -> None:
     say("in the search: over the oracle; final: over the best single baseline, on fresh seeds")
 
 
-@click.command()
-@click.argument("run")
-@json_option
-@click.pass_context
-def check(context: click.Context, run: str, as_json: bool) -> None:
-    """Verify a run folder."""
-    from ruleforge.app.display import print_json, remark, say
-    from ruleforge.app.targets import require_run
-    from ruleforge.words import counted
-
-    folder = require_run(run)
-    faults = find_faults(folder)
-    if as_json:
-        print_json({"run": str(folder), "faults": faults})
-    else:
-        for fault in faults:
-            remark(f"fault: {fault}")
-        say(f"{folder}: {counted(len(faults), 'fault') if faults else 'sound'}")
-    if faults:
-        context.exit(1)
-
-
-def find_faults(folder: Path) -> list[str]:
-    """What is wrong with a run folder, in words."""
-    from ruleforge.app.config import load_config
-    from ruleforge.core.text import load, parse
-    from ruleforge.errors import InputError
-    from ruleforge.store import CHAMPION, CONFIG, Store
-
-    with Store.open(folder, readonly=True) as store:
-        faults = store.check()
-        if faults:
-            return faults  # rows of a damaged database say nothing
-        for row in store.candidates():
-            try:
-                rule = parse(row.text, file=f"candidate {row.id}").rule
-            except InputError as error:
-                faults.append(str(error).split("\n")[0])
-                continue
-            if row.full_key != rule.full_key:
-                faults.append(f"candidate {row.id}: its text is another rule than its key says")
-
-    def tried(read: Any, path: Path) -> None:
-        try:
-            read(path)
-        except InputError as error:
-            faults.append(str(error))
-
-    tried(load_config, folder / CONFIG)
-    if (folder / CHAMPION).exists():
-        tried(lambda path: load(str(path)), folder / CHAMPION)
-    return faults
-
-
-COMMANDS = (list_, check)
+COMMANDS = (list_,)

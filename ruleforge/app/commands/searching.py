@@ -11,6 +11,7 @@ import click
 from ruleforge.app.commands.options import (
     BACKENDS,
     json_option,
+    parallel_option,
     quiet_option,
     worker_count,
     workers_option,
@@ -27,6 +28,7 @@ INTERRUPTED = 130
 @click.option("--seed", type=click.IntRange(min=0), default=None, help="In place of the config's seed.")
 @click.option("--budget", default=None, metavar="TIME", help="In place of the config's: 90s, 10m, 2h.")
 @workers_option
+@parallel_option
 @click.option("--backend", type=click.Choice(BACKENDS), default=None, help="What runs the rules.")
 @click.option("--dry-run", is_flag=True, help="Check the config and estimate what the search costs.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any key: search.population=50.")
@@ -40,6 +42,7 @@ def search(
     seed: int | None,
     budget: str | None,
     workers: int | None,
+    parallel: str,
     backend: str | None,
     dry_run: bool,
     overrides: tuple[str, ...],
@@ -55,11 +58,13 @@ def search(
     from ruleforge.app.folders import fresh_folder, require_writable
     from ruleforge.app.progress import make_progress
     from ruleforge.app.reports import print_estimate
+    from ruleforge.evaluate.transports import split_kind
 
     given = list(overrides)
     given += [f"seed={seed}"] if seed is not None else []
     given += [f'search.budget="{budget}"'] if budget is not None else []
     given += [f'training.update_plane="{backend}"'] if backend is not None else []
+    split_kind(parallel)
     settings = load_config(config, given)
     if out is not None:
         require_writable(out)
@@ -78,7 +83,9 @@ def search(
     def work() -> dict[str, Any]:
         from ruleforge.app.run import run_search
 
-        return run_search(settings, out=folder, workers=worker_count(workers), progress=progress)
+        return run_search(
+            settings, out=folder, workers=worker_count(workers), parallel=parallel, progress=progress
+        )
 
     progress = make_progress(quiet=quiet)
     _run(context, work, progress.close, folder, as_json=as_json)
@@ -87,20 +94,25 @@ def search(
 @click.command()
 @click.argument("run")
 @workers_option
+@parallel_option
 @json_option
 @quiet_option
 @click.pass_context
-def resume(context: click.Context, run: str, workers: int | None, as_json: bool, quiet: bool) -> None:
+def resume(
+    context: click.Context, run: str, workers: int | None, parallel: str, as_json: bool, quiet: bool
+) -> None:
     """Go on with RUN exactly where it stopped."""
     from ruleforge.app.progress import make_progress
     from ruleforge.app.targets import require_run
+    from ruleforge.evaluate.transports import split_kind
 
+    split_kind(parallel)
     folder = require_run(run)
 
     def work() -> dict[str, Any]:
         from ruleforge.app.run import resume_run
 
-        return resume_run(folder, workers=worker_count(workers), progress=progress)
+        return resume_run(folder, workers=worker_count(workers), parallel=parallel, progress=progress)
 
     progress = make_progress(quiet=quiet)
     _run(context, work, progress.close, folder, as_json=as_json)

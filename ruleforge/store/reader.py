@@ -1,0 +1,249 @@
+"""Looking into a run: records, lineage, counts, and the text by which two runs are compared.
+
+Knows the tables. Writes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+from ruleforge.errors import StoreError
+from ruleforge.records import (
+    CandidateRow,
+    CandidateStatus,
+    EvaluationRow,
+    FitnessRow,
+    GenerationRow,
+    Json,
+    TimingRow,
+)
+from ruleforge.store.database import explain_fault, version_of
+from ruleforge.store.files import CONFIG
+from ruleforge.store.journal import SetAsideRow
+from ruleforge.store.plain import TABLE_OF, from_columns
+
+# Meta that two equal runs may differ in; `dump` leaves it out.
+VOLATILE_META: Final = frozenset({"created_at", "machine"})
+
+
+@dataclass(frozen=True)
+class Ancestor:
+    """One line of a lineage: the candidate, how it was made, and its parents in order."""
+
+    id: int
+    depth: int  # 0 the candidate itself, 1 its parents, …; the shortest way counts
+    generation: int
+    origin: str
+    text: str
+    parents: tuple[int, ...]
+
+
+class Reader:
+    """The questions that a run folder answers."""
+
+    path: Path
+    _db: sqlite3.Connection
+
+    @property
+    def meta(self) -> dict[str, Json]:
+        """The facts fixed when the run was made, by name."""
+        return {
+            key: json.loads(value) for key, value in self._rows("SELECT key, value FROM meta ORDER BY key")
+        }
+
+    @property
+    def config_text(self) -> str:
+        """The resolved config that the run was made with."""
+        path = self.path / CONFIG
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as fault:
+            raise StoreError(f"cannot read it: {fault}", file=str(path)) from fault
+
+    @property
+    def version(self) -> int:
+        """The format of the database; one of an older format has no sessions, files or rules set aside."""
+        return version_of(self._db)
+
+    def kept_file(self, name: str) -> str | None:
+        """What `config.toml` or `champion.rule` must say, or None where the run does not know."""
+        if self.version < 2:
+            return None
+        found = self._rows("SELECT text FROM files WHERE name = ?", name)
+        return found[0][0] if found else None
+
+    def sessions(self) -> list[tuple[str, int, Json]]:
+        """Who worked on the run: when each began (UTC), at which generation, and on what."""
+        if self.version < 2:
+            return []
+        rows = self._rows("SELECT began_at, generation, machine FROM sessions ORDER BY n")
+        return [(began_at, generation, json.loads(machine)) for began_at, generation, machine in rows]
+
+    def set_aside(self) -> list[SetAsideRow]:
+        """Rules that were given up while the run went on."""
+        if self.version < 2:
+            return []
+        query = "SELECT text, workload, reason, traceback FROM set_aside ORDER BY rowid"
+        return [SetAsideRow(*row) for row in self._rows(query)]
+
+    def last_generation(self) -> GenerationRow | None:
+        """The generation to resume from, or None when none has ended yet."""
+        found = self._select(GenerationRow, "ORDER BY n DESC LIMIT 1")
+        return found[0] if found else None
+
+    def generations(self) -> list[GenerationRow]:
+        """All generations that ended, in order."""
+        return self._select(GenerationRow, "ORDER BY n")
+
+    def candidate(self, candidate_id: int) -> CandidateRow:
+        """The candidate with this id.
+
+        Raises:
+            StoreError: the run has none.
+        """
+        found = self._select(CandidateRow, "WHERE id = ?", candidate_id)
+        if not found:
+            count, last = self._rows("SELECT count(*), max(id) FROM candidates")[0]
+            raise StoreError(
+                f"this run has no candidate {candidate_id!r}",
+                file=str(self.path),
+                hint=f"it holds {count} candidates, the last is {last}" if count else "it holds none yet",
+            )
+        return found[0]
+
+    def candidate_by_key(self, key: str) -> CandidateRow | None:
+        """The first candidate of this canonical form whatever its hyper defaults, or None."""
+        found = self._select(CandidateRow, "WHERE key = ? ORDER BY id LIMIT 1", key)
+        return found[0] if found else None
+
+    def candidate_by_full_key(self, full_key: str) -> CandidateRow | None:
+        """The candidate of this canonical form and these hyper defaults, or None."""
+        found = self._select(CandidateRow, "WHERE full_key = ?", full_key)
+        return found[0] if found else None
+
+    def candidates(self, status: CandidateStatus | None = None) -> list[CandidateRow]:
+        """Candidates in proposal order, all or those with one status."""
+        return self._select(CandidateRow, "WHERE (?1 IS NULL OR status = ?1) ORDER BY id", status)
+
+    def parents(self, candidate_id: int) -> tuple[int, ...]:
+        """Ids of the candidate's parents, in order; () for a seed or a fresh draw."""
+        query = "SELECT parent FROM parents WHERE child = ? ORDER BY position"
+        return tuple(row[0] for row in self._rows(query, candidate_id))
+
+    def lineage(self, candidate_id: int) -> list[Ancestor]:
+        """The candidate and all its ancestors, nearest first, each with how it was made."""
+        self.candidate(candidate_id)
+        rows = self._rows(
+            """
+            WITH RECURSIVE line(id, depth) AS (
+                VALUES (?, 0)
+                UNION
+                SELECT parent, depth + 1 FROM parents JOIN line ON child = line.id
+            )
+            SELECT c.id, min(depth), c.generation, c.origin, c.text
+            FROM line JOIN candidates c ON c.id = line.id
+            GROUP BY c.id ORDER BY min(depth), c.id
+            """,
+            candidate_id,
+        )
+        return [
+            Ancestor(number, depth, generation, origin, text, self.parents(number))
+            for number, depth, generation, origin, text in rows
+        ]
+
+    def evaluations(
+        self, candidate: int | None = None, rung: int | None = None, workload: str | None = None
+    ) -> list[EvaluationRow]:
+        """Evaluations, narrowed by what is given, ordered by candidate, rung and workload."""
+        return self._select(
+            EvaluationRow,
+            "WHERE (?1 IS NULL OR candidate = ?1) AND (?2 IS NULL OR rung = ?2) "
+            "AND (?3 IS NULL OR workload = ?3) ORDER BY candidate, rung, workload",
+            candidate,
+            rung,
+            workload,
+        )
+
+    def fitness(
+        self, candidate: int | None = None, rung: int | None = None, objective: str | None = None
+    ) -> list[FitnessRow]:
+        """Objectives, narrowed by what is given, ordered by candidate, rung and name."""
+        return self._select(
+            FitnessRow,
+            "WHERE (?1 IS NULL OR candidate = ?1) AND (?2 IS NULL OR rung = ?2) "
+            "AND (?3 IS NULL OR objective = ?3) ORDER BY candidate, rung, objective",
+            candidate,
+            rung,
+            objective,
+        )
+
+    def timings(self) -> list[TimingRow]:
+        """Wall times in the order in which they were stored."""
+        return self._select(TimingRow, "ORDER BY rowid")
+
+    def counts(self) -> tuple[int, int, int]:
+        """Numbers of generations, candidates, and trained candidates."""
+        query = (
+            "SELECT (SELECT count(*) FROM generations), count(*), "
+            "count(*) FILTER (WHERE status = 'trained') FROM candidates"
+        )
+        generations, candidates, trained = self._rows(query)[0]
+        return generations, candidates, trained
+
+    def results(self) -> dict[str, Json]:
+        """The final tables by name; empty while the run goes on."""
+        query = "SELECT name, value FROM results ORDER BY name"
+        return {name: json.loads(value) for name, value in self._rows(query)}
+
+    def dump(self) -> str:
+        """All that must repeat, as text: every table but `timings`, each row a JSON list, in key order.
+
+        Two runs of one config and seed have equal dumps. Floats are spelled exactly. Left out besides
+        wall times: `created_at` and `machine` of meta.
+        """
+        order = {
+            "meta": "key",
+            "generations": "n",
+            "candidates": "id",
+            "parents": "child, position",
+            "evaluations": "candidate, rung, workload",
+            "fitness": "candidate, rung, objective",
+            "results": "name",
+        }
+        lines = []
+        for table, key in order.items():
+            lines.append(f"== {table}")
+            for row in self._rows(f"SELECT * FROM {table} ORDER BY {key}"):
+                if table != "meta" or row[0] not in VOLATILE_META:
+                    lines.append(json.dumps(row, ensure_ascii=False))
+        return "\n".join(lines) + "\n"
+
+    def check(self) -> list[str]:
+        """What is wrong with the database, in words; empty when nothing is."""
+        found = [row[0] for row in self._rows("PRAGMA integrity_check") if row[0] != "ok"]
+        for table, rowid, parent, _ in self._rows("PRAGMA foreign_key_check"):
+            found.append(f"{table} row {rowid} points to a row of {parent} that does not exist")
+        numbers = [row[0] for row in self._rows("SELECT n FROM generations ORDER BY n")]
+        if numbers != list(range(len(numbers))):
+            found.append(f"generations have gaps: {numbers}")
+        return found
+
+    # Within
+
+    def _select(self, record: type[Any], tail: str, *values: Any) -> list[Any]:
+        columns = ", ".join(each.name for each in fields(record))
+        rows = self._rows(f"SELECT {columns} FROM {TABLE_OF[record]} {tail}", *values)
+        return [from_columns(record, row) for row in rows]
+
+    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as fault:
+            raise explain_fault("read it", self.path, fault) from fault
+
+    def _scalar(self, query: str) -> Any:
+        return self._rows(query)[0][0]
