@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice, product
@@ -12,11 +13,11 @@ from ruleforge.core.expr import Expr
 from ruleforge.core.known import KNOWN
 from ruleforge.core.rule import MAX_HYPERS, Hyper, Rule, State
 from ruleforge.core.text import parse
-from ruleforge.evaluate.probes import Behaviours, fingerprints
+from ruleforge.evaluate.probes import Behaviours, fingerprint_variants, fingerprints
 from ruleforge.search.genome import with_constants
 
 MIN_BETA = 0.3
-MAX_TRIALS = 16
+MAX_TRIALS = 64
 STRUCTURAL = frozenset({0.0, 1.0, 2.0, -1.0})
 
 
@@ -71,26 +72,26 @@ def _alike_with_its_betas(rule: Rule, fingerprint: tuple[float, ...]) -> str:
     values = {item.number for item in nodes if item.op == "const"}
     values |= {rule.canonical.hypers[item.index].default for item in nodes if item.op == "hyper"}
     betas = sorted(value for value in values if MIN_BETA <= value < 1)
-    trials: list[tuple[str, str]] = []
     slots = rule.canonical.slots
+    mine = Behaviours()
+    mine.add(0, fingerprint or (0.0,))
     for name, known in KNOWN.items() if betas and fingerprint else ():
         if known.rule.rule.canonical.slots != slots:
             continue
-        places = [i for i, h in enumerate(known.rule.rule.hypers) if h.scale == "one_minus_log"]
-        for chosen in islice(product(betas, repeat=len(places)) if places else (), MAX_TRIALS):
-            hypers = known.rule.rule.hypers
-            if not all(hypers[i].low < beta < hypers[i].high for i, beta in zip(places, chosen, strict=True)):
-                continue
-            changed = list(known.rule.rule.defaults)
-            for place, beta in zip(places, chosen, strict=True):
-                changed[place] = beta
-            trials.append((name, str_of(known.rule.rule.with_defaults(tuple(changed)))))
-    mine = Behaviours()
-    mine.add(0, fingerprint or (0.0,))
-    for (name, _), seen in zip(trials, fingerprints([text for _, text in trials]), strict=True):
-        if seen.fingerprint and mine.twin(seen.fingerprint) is not None:
-            return name
+        variants = list(islice(_with_betas(known.rule.rule.canonical.hypers, betas), MAX_TRIALS))
+        for seen in fingerprint_variants(str(known.rule), variants) if variants else ():
+            if seen.fingerprint and mine.twin(seen.fingerprint) is not None:
+                return name
     return ""
+
+
+def _with_betas(hypers: Sequence[Hyper], betas: Sequence[float]) -> Iterator[tuple[float, ...]]:
+    """Hyperparameters with each beta set to one of some numbers, where its range allows them."""
+    choices = [
+        [beta for beta in betas if h.low < beta < h.high] if h.scale == "one_minus_log" else [h.default]
+        for h in hypers
+    ]
+    return product(*choices) if any(h.scale == "one_minus_log" for h in hypers) else iter(())
 
 
 def identify_text(text: str) -> KnownAs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from ruleforge.core.format import name_rule
 from ruleforge.core.rule import Rule
@@ -141,7 +142,11 @@ class Funnel:
 
     def _probed(self, texts: list[str]) -> list[ProbeResult]:
         batches = [texts[i : i + PROBE_BATCH] for i in range(0, len(texts), PROBE_BATCH)]
-        return [result for batch in self.workers.map(probe, batches) for result in batch]
+        return [
+            result
+            for batch in self.workers.map(partial(probe, plane=self.plan.update_plane), batches)
+            for result in batch
+        ]
 
     def _judge(self, number: int, text: str, seen: ProbeResult) -> Verdict:
         if seen.reason:

@@ -8,7 +8,7 @@ lr). Rules with one fingerprint behave alike, however they are written.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from ruleforge.backends import load_plane
 from ruleforge.backends.base import LaneGroup, Layout
-from ruleforge.backends.torch_lanes import TorchLanes
+from ruleforge.backends.numpy_block import NumpyBlock
+from ruleforge.core.program import Program
 from ruleforge.evaluate.compiled import Compiled, compiled
 from ruleforge.evaluate.threads import training_thread
 from ruleforge.tasks import Workload
@@ -74,13 +75,17 @@ class ProbeResult:
     reason: str
 
 
-def probe(texts: Sequence[str]) -> list[ProbeResult]:
-    """Fingerprint rules and refuse those that cannot work: a function of each text alone."""
+def probe(texts: Sequence[str], plane: str = "torch") -> list[ProbeResult]:
+    """Fingerprint rules and refuse those that cannot work: a function of each text and the plane alone."""
+    rules = [compiled(text) for text in texts]
     with training_thread():
-        rules = [compiled(text) for text in texts]
-        results, sizes = _fingerprints(rules)
+        seen = [
+            _fingerprint(rule.program, rule.reads_scale, np.asarray(rule.defaults, float)[None])[0]
+            for rule in rules
+        ]
+        results = [result for result, _ in seen]
         alive = [i for i, result in enumerate(results) if not result.reason]
-        falls = _descends([rules[i] for i in alive], [sizes[i] for i in alive])
+        falls = _descends([rules[i] for i in alive], [seen[i][1] for i in alive], plane)
     for i, descends in zip(alive, falls, strict=True):
         if not descends:
             results[i] = ProbeResult(results[i].fingerprint, "does not descend on a quadratic at any lr")
@@ -89,25 +94,42 @@ def probe(texts: Sequence[str]) -> list[ProbeResult]:
 
 def fingerprints(texts: Sequence[str]) -> list[ProbeResult]:
     """What `probe` sees, without asking whether the rules descend."""
+    return [fingerprint_variants(text, [compiled(text).defaults])[0] for text in texts]
+
+
+def fingerprint_variants(text: str, variants: Sequence[Sequence[float]]) -> list[ProbeResult]:
+    """What `fingerprints` sees of one rule with other hyperparameters, all at once.
+
+    Args:
+        text: a rule.
+        variants: hyperparameters, in the canonical rule's order.
+    """
+    rule = compiled(text)
+    hypers = np.asarray(variants, float).reshape(len(variants), len(rule.defaults))
     with training_thread():
-        return _fingerprints([compiled(text) for text in texts])[0]
+        return [result for result, _ in _fingerprint(rule.program, rule.reads_scale, hypers)]
 
 
-def _fingerprints(rules: Sequence[Compiled]) -> tuple[list[ProbeResult], list[float]]:
-    """Fingerprints, and the RMS of each rule's answer to plain noise."""
-    results, sizes = [], []
-    for rule, answer in zip(rules, _answers(rules), strict=True):
+def _fingerprint(program: Program, fixed: bool, hypers: Array) -> list[tuple[ProbeResult, float]]:
+    """Fingerprints of variants of one program, and the RMS of their answers to plain noise.
+
+    Args:
+        program: compiled rule.
+        fixed: whether its scale matters.
+        hypers: hyperparameters of each variant, (V, n_hypers).
+    """
+    found = []
+    for answer in _answer(program, hypers):
         size = _rms(answer)
-        sizes.append(_rms(answer[0]))
         if not np.isfinite(size):
-            results.append(ProbeResult((), "non-finite update on the probe streams"))
+            result = ProbeResult((), "non-finite update on the probe streams")
         elif size < 1e-30 or np.ptp(answer) <= 1e-12 * size:
-            results.append(ProbeResult((), "the update is zero or constant on the probe streams"))
+            result = ProbeResult((), "the update is zero or constant on the probe streams")
         else:
-            fixed = rule.reads_scale
             scaled = answer if fixed else answer / size
-            results.append(ProbeResult(tuple(float(v) for v in scaled.reshape(-1) @ _projection()), ""))
-    return results, sizes
+            result = ProbeResult(tuple((scaled.reshape(-1) @ _projection()).tolist()), "")
+        found.append((result, _rms(answer[0])))
+    return found
 
 
 def _rms(values: Array) -> float:
@@ -116,50 +138,102 @@ def _rms(values: Array) -> float:
         return float(np.sqrt(np.mean(np.square(values))))
 
 
-def _groups(rules: Sequence[Compiled], n_lanes: int) -> list[LaneGroup]:
-    return [
-        LaneGroup(rule.program, n_lanes, np.repeat(np.asarray(rule.defaults, float)[:, None], n_lanes, 1))
-        for rule in rules
-    ]
+def _answer(program: Program, hypers: Array) -> Array:
+    """Updates of variants of one program on the streams, (V, S, T, P), float64.
 
-
-def _answers(rules: Sequence[Compiled]) -> list[Array]:
-    """Updates of each rule on the streams, (S, T, P) each, float64."""
-    if not rules:
-        return []
+    Args:
+        program: compiled rule.
+        hypers: hyperparameters of each variant, (V, n_hypers).
+    """
     grads, weights = _streams()
-    n = len(rules)
-    lanes = TorchLanes(_groups(rules, len(grads)), LAYOUT, np.full(4 * n, PROBE_LR), torch.float64)
-    out = np.empty((4 * n, STEPS, LAYOUT.n_weights))
-    lr = np.full(4 * n, PROBE_LR)
-    for t in range(STEPS):
-        w = torch.from_numpy(np.tile(weights[:, t], (n, 1)))
-        g = torch.from_numpy(np.tile(grads[:, t], (n, 1)))
-        u = torch.empty_like(w)
-        lanes.step(w, g, t=t + 1, lr=lr, progress=(t + 1) / STEPS, updates=u)
-        out[:, t] = u.numpy()
-    return [out[4 * i : 4 * i + 4] for i in range(n)]
+    n_variants, n_streams = len(hypers), len(grads)
+    lr = np.full(n_variants * n_streams, PROBE_LR)
+    block = NumpyBlock(program, LAYOUT, hypers.repeat(n_streams, 0).T, lr)
+    out = np.empty((len(lr), STEPS, LAYOUT.n_weights))
+    w, g = (np.tile(each, (n_variants, 1, 1)) for each in (weights, grads))
+    with np.errstate(all="ignore"):
+        for t in range(STEPS):
+            out[:, t] = block.step(w[:, t], g[:, t], t=t + 1, lr=lr, progress=(t + 1) / STEPS)
+    return out.reshape(n_variants, n_streams, STEPS, -1)
 
 
-def _descends(rules: Sequence[Compiled], sizes: Sequence[float]) -> list[bool]:
-    """Whether each rule, at some lr, lowers a noisy quadratic from a point and from its mirror image."""
-    if not rules:
-        return []
-    k = len(QUADRATIC_LRS)
+@lru_cache(maxsize=1)
+def _quadratic() -> tuple[Layout, Array, Array, Array]:
+    """Layout, curvature (P,), start (P,) and gradient noise (T, P)."""
     layout = Layout(("matrix", "vector"), ((4, 3), (4,)))
     rng = np.random.Generator(np.random.PCG64(1951))
-    curvature = torch.from_numpy(np.logspace(0, 1.3, layout.n_weights))
-    start = torch.from_numpy(rng.standard_normal(layout.n_weights))
-    noise = torch.from_numpy(0.1 * rng.standard_normal((QUADRATIC_STEPS, layout.n_weights)))
-    lr = np.concatenate([np.tile(QUADRATIC_LRS, 2) / max(size, 1e-30) for size in sizes])
-    lanes = TorchLanes(_groups(rules, 2 * k), layout, lr, torch.float64)
-    w = torch.stack([start, -start]).repeat_interleave(k, 0).repeat(len(rules), 1)
+    curvature = np.logspace(0, 1.3, layout.n_weights)
+    start = rng.standard_normal(layout.n_weights)
+    return layout, curvature, start, 0.1 * rng.standard_normal((QUADRATIC_STEPS, layout.n_weights))
+
+
+def _descends(rules: Sequence[Compiled], sizes: Sequence[float], plane: str) -> list[bool]:
+    """Whether each rule, at some lr, lowers a noisy quadratic from a point and from its mirror image.
+
+    On numba's plane all rules together, in the float32 of training, for which its kernel is compiled
+    already; otherwise one after another in float64.
+    """
+    run = _descent_together if plane == "numba" else _descent_alone
+    _, curvature, start, _ = _quadratic()
+    n_lrs = len(QUADRATIC_LRS)
+    lr0 = np.tile(QUADRATIC_LRS, 2) / np.maximum(sizes, 1e-30)[:, None]
+    with np.errstate(all="ignore"):
+        w = (
+            run(rules, lr0, np.stack([start, -start]).repeat(n_lrs, 0))
+            if rules
+            else np.zeros((0, len(start)))
+        )
+        losses = (curvature * w * w).sum(1) / (curvature * start * start).sum()
+    worst = np.where(np.isnan(losses), np.inf, losses).reshape(len(rules), 2, n_lrs).max(1)
+    return [bool(value < DESCENT) for value in worst.min(1)]
+
+
+def _descent_alone(rules: Sequence[Compiled], lr0: Array, start: Array) -> Array:
+    """Weights after the descent, (C·L, P), float64.
+
+    Args:
+        rules: compiled.
+        lr0: initial learning rates, (C, L).
+        start: weights of each rule's lanes, (L, P).
+    """
+    layout, curvature, _, noise = _quadratic()
+    found = []
+    for rule, rates in zip(rules, lr0, strict=True):
+        hypers = np.asarray(rule.defaults, float)[:, None].repeat(len(rates), 1)
+        block = NumpyBlock(rule.program, layout, hypers, rates)
+        w = start
+        for t, share, progress in _quadratic_steps():
+            lr = rates * share
+            update = block.step(w, curvature * w + noise[t], t=t + 1, lr=lr, progress=progress)
+            w = w - lr[:, None] * update
+        found.append(w)
+    return np.concatenate(found)
+
+
+def _descent_together(rules: Sequence[Compiled], lr0: Array, start: Array) -> Array:
+    """`_descent_alone` on numba's plane in float32."""
+    layout, curvature, _, noise = _quadratic()
+    rates = lr0.reshape(-1)
+    lanes = load_plane("numba")(_groups(rules, len(start)), layout, rates, torch.float32)
+    w = torch.from_numpy(np.tile(start.astype(np.float32), (len(rules), 1)))
+    bend, shaken = (torch.from_numpy(each.astype(np.float32)) for each in (curvature, noise))
+    for t, share, progress in _quadratic_steps():
+        lanes.step(w, bend * w + shaken[t], t=t + 1, lr=rates * share, progress=progress)
+    return np.asarray(w.double().numpy())
+
+
+def _quadratic_steps() -> Iterator[tuple[int, float, float]]:
+    """Step from 0, share of the initial lr, progress."""
     for t in range(QUADRATIC_STEPS):
         progress = (t + 1) / QUADRATIC_STEPS
-        lanes.step(w, curvature * w + noise[t], t=t + 1, lr=lr * (1.0 - progress + 0.1), progress=progress)
-    losses = (curvature * w.square()).sum(1) / (curvature * start.square()).sum()
-    worst = torch.nan_to_num(losses, nan=torch.inf).reshape(len(rules), 2, k).amax(1)
-    return [bool(value < DESCENT) for value in worst.amin(1)]
+        yield t, 1.0 - progress + 0.1, progress
+
+
+def _groups(rules: Sequence[Compiled], n_lanes: int) -> list[LaneGroup]:
+    return [
+        LaneGroup(rule.program, n_lanes, np.asarray(rule.defaults, float)[:, None].repeat(n_lanes, 1))
+        for rule in rules
+    ]
 
 
 class Behaviours:

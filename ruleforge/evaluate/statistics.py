@@ -7,7 +7,7 @@ together, since they share a curve.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,11 +52,7 @@ def summarize(speedups: Mapping[str, Speedup], *, seed: int = 0) -> Summary:
     if not by_workload:
         return Summary(None, None, None, None, 0)
     means = np.array([rows.mean() for rows in by_workload])
-    rng = np.random.Generator(np.random.PCG64(seed))
-    draws = np.empty(N_RESAMPLES)
-    for k in range(N_RESAMPLES):
-        chosen = rng.integers(len(by_workload), size=len(by_workload))
-        draws[k] = np.mean([_resampled_mean(by_workload[i], rng) for i in chosen])
+    draws = bootstrap(by_workload, np.random.Generator(np.random.PCG64(seed)))
     tail = (1 - CONFIDENCE) / 2
     low, high = np.exp(np.quantile(draws, [tail, 1 - tail]))
     return Summary(
@@ -83,5 +79,20 @@ def _seed_means(speedup: Speedup) -> np.ndarray:
     return np.array([ratios[seeds == s].mean() for s in np.unique(seeds)])
 
 
-def _resampled_mean(rows: np.ndarray, rng: np.random.Generator) -> float:
-    return float(rows[rng.integers(len(rows), size=len(rows))].mean())
+def bootstrap(by_workload: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Means of resampled workloads of resampled seeds, (N_RESAMPLES,).
+
+    Args:
+        by_workload: one value a seed for each workload; numbers of seeds may differ.
+        rng: draws the workloads, (N, W), and then uniform numbers for the seeds, (N, W, S).
+    """
+    sizes = np.array([len(rows) for rows in by_workload])
+    table = np.zeros((len(sizes), sizes.max()))
+    for row, rows in zip(table, by_workload, strict=True):
+        row[: len(rows)] = rows
+    chosen = rng.integers(len(sizes), size=(N_RESAMPLES, len(sizes)))
+    n_seeds = sizes[chosen][:, :, None]
+    seeds = (rng.random((*chosen.shape, table.shape[1])) * n_seeds).astype(np.int64)
+    drawn = table[chosen[:, :, None], seeds]
+    counts = np.arange(table.shape[1]) < n_seeds
+    return np.asarray((np.where(counts, drawn, 0.0).sum(2) / n_seeds[:, :, 0]).mean(1))

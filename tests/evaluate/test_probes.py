@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from ruleforge.core.format import name_rule
 from ruleforge.core.known import KNOWN
 from ruleforge.evaluate import probes
 from ruleforge.evaluate.probes import Behaviours, probe, update_scale, update_scales
+from ruleforge.search.grammar import load_grammar
+from ruleforge.search.strategies import Proposal, Setup, make_strategy
 from ruleforge.tasks import WORKLOADS
+
+
+def random_proposals(count: int) -> list[Proposal]:
+    setup = Setup(
+        grammar=load_grammar("full"), directions=("max",), population=count, seed=3, seeds=(), immigrants=0.0
+    )
+    return list(make_strategy("random", setup).ask(0, 0, count))
 
 
 def alike(a: str, b: str) -> bool:
@@ -61,30 +72,33 @@ def test_known_rules_have_distinct_fingerprints_unless_they_are_one_function() -
     assert len(twins) < 12, twins
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("update = log(g)\n", "non-finite"),
-        ("update = 0 * g\n", "zero or constant"),
-        ("update = -g\n", "does not descend"),
-        ("update = abs(g)\n", "does not descend"),
-        ("update = g / lt(t, 20)\n", "does not descend"),  # finite on the streams, nan on the quadratic
-        ("update = exp(exp(100 * g))\n", "non-finite"),
-    ],
-)
-def test_rules_that_cannot_work_are_refused_with_the_reason(text: str, reason: str) -> None:
-    assert reason in probe([text])[0].reason
+REFUSED = [
+    ("update = log(g)\n", "non-finite"),
+    ("update = 0 * g\n", "zero or constant"),
+    ("update = -g\n", "does not descend"),
+    ("update = abs(g)\n", "does not descend"),
+    ("update = g / lt(t, 20)\n", "does not descend"),  # finite on the streams, nan on the quadratic
+    ("update = exp(exp(100 * g))\n", "non-finite"),
+]
 
 
-def test_every_baseline_passes_the_probes() -> None:
+@pytest.mark.parametrize("plane", ["torch", "numba"])
+@pytest.mark.parametrize(("text", "reason"), REFUSED)
+def test_rules_that_cannot_work_are_refused_with_the_reason(text: str, reason: str, plane: str) -> None:
+    assert reason in probe([text], plane)[0].reason
+
+
+@pytest.mark.parametrize("plane", ["torch", "numba"])
+def test_every_baseline_passes_the_probes(plane: str) -> None:
     names = ["sgd", "momentum", "nesterov", "rmsprop", "adam", "nadam", "lion", "signum", "adabelief"]
-    assert [r.reason for r in probe([str(KNOWN[n].rule) for n in names])] == [""] * len(names)
+    assert [r.reason for r in probe([str(KNOWN[n].rule) for n in names], plane)] == [""] * len(names)
 
 
-def test_a_probe_does_not_depend_on_its_company() -> None:
-    texts = [str(KNOWN[n].rule) for n in ("adam", "lion", "lars")]
-    together = probe(texts)
-    assert together == [probe([text])[0] for text in texts]
+@pytest.mark.parametrize("plane", ["torch", "numba"])
+def test_a_probe_does_not_depend_on_its_company(plane: str) -> None:
+    texts = [*(str(KNOWN[n].rule) for n in ("adam", "lion", "lars")), *(text for text, _ in REFUSED)]
+    together = probe(texts, plane)
+    assert together == [probe([text], plane)[0] for text in texts]
 
 
 def test_the_update_scale_is_proportional_to_the_rule() -> None:
@@ -123,3 +137,27 @@ def test_what_is_kept_of_scales_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     once = update_scales(workload, SCALED)
     assert update_scales(workload, SCALED[::-1]) == once[::-1]
     assert len(probes._scales(workload, "torch")) <= len(SCALED)
+
+
+def test_variants_together_are_the_rules_themselves() -> None:
+    adam = KNOWN["adam"].rule.rule
+    hypers = adam.canonical.defaults
+    variants = [tuple(v * share for v in hypers) for share in (1.0, 0.9, 0.5)]
+    texts = [str(name_rule(adam.canonical.with_defaults(v))) for v in variants]
+    alone = np.array([r.fingerprint for r in probes.fingerprints(texts)])
+    together = np.array(
+        [r.fingerprint for r in probes.fingerprint_variants(str(KNOWN["adam"].rule), variants)]
+    )
+    assert together == pytest.approx(alone, rel=1e-9)
+    assert np.abs(together[0] - together[2]).max() > 1e-3
+
+
+def test_the_planes_agree_on_who_descends() -> None:
+    """Numba looks at all rules at once in float32, the others at one after another in float64."""
+    texts = [str(known.rule) for known in KNOWN.values()]
+    texts += [text for text, _ in REFUSED] + [str(name_rule(p.rule)) for p in random_proposals(150)]
+    slow, fast = probe(texts), probe(texts, "numba")
+    assert [a.fingerprint for a in slow] == [b.fingerprint for b in fast]
+    apart = [text for text, a, b in zip(texts, slow, fast, strict=True) if a.reason != b.reason]
+    assert len(apart) <= len(texts) // 100, apart
+    assert len({r.reason for r in slow}) == 4
