@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, settings
 
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # without a GPU, Triton's kernels run in its interpreter
 
 # The same examples every time: a red test is red again on the next machine. `thorough` looks further.
 settings.register_profile(

@@ -187,8 +187,8 @@ class Training(Table):
     """Lanes trained together; part of the execution plan, since other chunks give other bits."""
     gradient_plane: Literal["eager", "compiled", "auto"] = "eager"
     """How gradients are computed: compiled costs seconds per workload and repays them in long runs."""
-    update_plane: Literal["auto", "numba", "torch", "reference"] = "auto"
-    """Backend that runs the rules."""
+    update_plane: Literal["auto", "numba", "torch", "reference", "triton", "triton_straight"] = "auto"
+    """Backend that runs the rules; the triton ones need a GPU."""
     job_limit_s: Duration = Field(default=600.0, alias="job_limit")
     """Time after which a worker that trains one chunk of lanes counts as hanging; "10m" by default."""
     rungs: Listed[Rung] = DEFAULT_RUNGS

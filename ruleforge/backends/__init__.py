@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -11,6 +12,8 @@ PLANES: dict[str, tuple[str, str]] = {
     "torch": ("ruleforge.backends.torch_lanes", "TorchLanes"),
     "numba": ("ruleforge.backends.numba_lanes", "NumbaLanes"),
     "reference": ("ruleforge.backends.reference_lanes", "ReferenceLanes"),
+    "triton": ("ruleforge.backends.triton_lanes", "TritonLanes"),
+    "triton_straight": ("ruleforge.backends.triton_lanes", "StraightLanes"),
 }
 
 
@@ -36,3 +39,18 @@ def prepare_plane(name: str, say: Callable[[str], None] = lambda text: None) -> 
     """Compile what a plane compiles, once, before workers start; `say` is told if it takes long."""
     if name == "numba":
         import_module("ruleforge.backends.numba_lanes").warm_up(say)
+    elif name.startswith("triton"):
+        import_module("ruleforge.backends.triton_lanes").warm_up(say)
+
+
+def available_planes() -> dict[str, str]:
+    """Each update plane, and why it cannot run here: "" for one that can."""
+    import torch
+
+    reasons = dict.fromkeys(PLANES, "")
+    if find_spec("numba") is None:
+        reasons["numba"] = "numba is not installed"
+    why = "triton is not installed" if find_spec("triton") is None else ""
+    if not why and not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
+        why = "torch sees no CUDA device"
+    return reasons | {name: why for name in PLANES if name.startswith("triton")}

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import click
 
-from ruleforge.app.commands.options import BACKENDS, json_option, quiet_option, worker_count, workers_option
+from ruleforge.app.commands.options import (
+    BACKENDS,
+    json_option,
+    plane_named,
+    quiet_option,
+    worker_count,
+    workers_option,
+)
 
 SUITES = ("search", "validation", "held_out")
 
@@ -72,7 +79,7 @@ def compare(
             folder=Path.cwd(),
             seeds=seeds,
             workers=worker_count(workers),
-            backend=backend,
+            backend=plane_named(backend),
             progress=progress,
         )
     finally:

@@ -10,7 +10,7 @@ import click
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-BACKENDS = ("auto", "numba", "torch", "reference")
+BACKENDS = ("auto", "numba", "torch", "cuda", "reference")
 
 
 def json_option(command: _F) -> _F:
@@ -43,6 +43,11 @@ def parallel_option(command: _F) -> _F:
 def quiet_option(command: _F) -> _F:
     """`--quiet`: no progress."""
     return click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")(command)
+
+
+def plane_named(backend: str) -> str:
+    """The update plane that `--backend` asks for."""
+    return "triton" if backend == "cuda" else backend
 
 
 def worker_count(given: int | None) -> int:

@@ -12,6 +12,7 @@ from ruleforge.app.commands.options import (
     BACKENDS,
     json_option,
     parallel_option,
+    plane_named,
     quiet_option,
     worker_count,
     workers_option,
@@ -63,7 +64,7 @@ def search(
     given = list(overrides)
     given += [f"seed={seed}"] if seed is not None else []
     given += [f'search.budget="{budget}"'] if budget is not None else []
-    given += [f'training.update_plane="{backend}"'] if backend is not None else []
+    given += [f'training.update_plane="{plane_named(backend)}"'] if backend is not None else []
     split_kind(parallel)
     settings = load_config(config, given)
     if out is not None:
