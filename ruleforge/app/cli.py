@@ -25,6 +25,7 @@ from ruleforge.app.commands import (
     searching,
     showing,
     transforming,
+    verifying,
 )
 from ruleforge.app.display import print_error, remark
 from ruleforge.errors import InputError, RuleforgeError, RunError
@@ -96,7 +97,9 @@ def cli(debug: bool) -> None:
     """
 
 
-for _module in (searching, runs, checking, showing, transforming, comparing, files, catalogue, doctoring):
+for _module in (
+    searching, runs, checking, showing, transforming, verifying, comparing, files, catalogue, doctoring,
+):  # fmt: skip
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 

@@ -49,6 +49,20 @@ class Streams:
         """Learning rate at step t; it decays, so that reading it shows."""
         return LR0 * (1.0 - 0.9 * (t - 1) / self.steps)
 
+    def in_float32(self) -> Streams:
+        """The same, rounded to float32."""
+        return self._as(np.float32)
+
+    def in_float64(self) -> Streams:
+        """The same numbers in float64."""
+        return self._as(np.float64)
+
+    def _as(self, dtype: type[np.floating[Any]]) -> Streams:
+        def cast(rows: tuple[tuple[Array, ...], ...]) -> tuple[tuple[Array, ...], ...]:
+            return tuple(tuple(tensor.astype(dtype) for tensor in row) for row in rows)
+
+        return Streams(self.names, cast(self.grads), cast(self.weights))
+
     def only(self, tensors: Sequence[int]) -> Streams:
         """Some of the tensors."""
 
@@ -96,7 +110,7 @@ def _heavy(rng: np.random.Generator, steps: int, n: int) -> Array:
 
 def _drift(rng: np.random.Generator, steps: int, n: int) -> Array:
     signal = rng.choice((-1.0, 1.0), n) * np.exp(rng.standard_normal(n))
-    decay = np.exp(-np.arange(steps) / 15.0)[:, None]
+    decay = np.exp(-np.arange(steps) / (steps * 0.375))[:, None]
     return signal * decay + 0.3 * decay * rng.standard_normal((steps, n))
 
 
@@ -135,13 +149,15 @@ _EDGE: dict[str, Callable[[np.random.Generator, int, int], Array]] = {
     "near the smallest float64": _scaled(1e-306),
 }
 
+NAMES = (*_ORDINARY, *_EDGE)
+
 
 def _weights(rng: np.random.Generator, steps: int, n: int) -> Array:
     start = rng.standard_normal(n) * 10.0 ** rng.uniform(-2, 1, n)
     return start + np.cumsum(0.03 * rng.standard_normal((steps, n)), axis=0)
 
 
-def make_streams(seed: int, *, shaped: bool, steps: int = STEPS) -> Streams:
+def make_streams(seed: int, *, shaped: bool, steps: int = STEPS, without: Sequence[str] = ()) -> Streams:
     """The streams of one seed.
 
     Args:
@@ -149,6 +165,7 @@ def make_streams(seed: int, *, shaped: bool, steps: int = STEPS) -> Streams:
         shaped: each stream as a tensor of its own, vectors and matrices in turn, for rules in which the
             elements of a tensor meet; else all streams side by side in one vector, which is faster.
         steps: length of the histories.
+        without: names of streams to leave out; the others keep their numbers.
     """
     rng = np.random.default_rng(np.random.SeedSequence((_TAG, seed)))
     parts: list[tuple[str, tuple[int, ...], Array, Array]] = []
@@ -156,7 +173,9 @@ def make_streams(seed: int, *, shaped: bool, steps: int = STEPS) -> Streams:
         usual = SHAPES[number % len(SHAPES)] if shaped else (LANE_ELEMENTS,)
         shape = EDGE_SHAPE if name in _EDGE else usual
         n = int(np.prod(shape))
-        parts.append((name, shape, draw(rng, steps, n), _weights(rng, steps, n)))
+        part = (name, shape, draw(rng, steps, n), _weights(rng, steps, n))
+        if name not in without:
+            parts.append(part)
     if shaped:
         return Streams(
             names=tuple((name,) * int(np.prod(shape)) for name, shape, _, _ in parts),

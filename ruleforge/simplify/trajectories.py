@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,14 @@ def _draw(h: Hyper, rng: np.random.Generator) -> float:
 
 def compiled(rule: Rule, hypers: tuple[float, ...]) -> tuple[Program, tuple[float, ...]]:
     """The program, and hyperparameter values in the order that it reads them."""
+    program, order = _compiled(rule)
+    return program, tuple(hypers[i] for i in order)
+
+
+@lru_cache(maxsize=64)
+def _compiled(rule: Rule) -> tuple[Program, tuple[int, ...]]:
     tagged = rule.with_defaults(tuple(float(i) for i in range(len(rule.hypers))))
-    return compile_rule(tagged), tuple(hypers[int(tag)] for tag in tagged.canonical.defaults)
+    return compile_rule(tagged), tuple(int(tag) for tag in tagged.canonical.defaults)
 
 
 def run_rule(
