@@ -30,7 +30,7 @@ RunCli = Callable[..., Result]
 
 COMMANDS = (
     "search resume list show simplify export validate new-task compare baselines rules tasks grammars ops "
-    "doctor check"
+    "doctor check verify"
 ).split()
 
 
