@@ -17,7 +17,7 @@ from ruleforge.app.identity import form_key
 from ruleforge.app.progress import Progress
 from ruleforge.app.ranking import SPEEDUP, front_of
 from ruleforge.app.schema import Config
-from ruleforge.app.setup import final_protocol
+from ruleforge.app.setup import LANE_STEPS_PER_S, final_protocol
 from ruleforge.core.rule import Rule
 from ruleforge.core.text import parse
 from ruleforge.evaluate.funnel import Funnel, RungResult, Verdict, standing_value
@@ -37,8 +37,8 @@ from ruleforge.store import Store
 from ruleforge.tasks import Workload
 
 ASK_FACTOR = 4
-LANE_STEPS_PER_S = 9000.0
 NAMING_S = 10.0
+EAGER_COST = 4  # what a lane-step costs op by op, where others are compiled
 
 
 @dataclass
@@ -95,12 +95,14 @@ class SearchRun:
 
         What comes once, such as compiling the kernel, is no part of the pace.
         """
-        pace = self.funnel.counts["lane_steps"] / max(1e-9, self.training_s)
+        pace = max(self.funnel.counts["lane_steps"] / max(1e-9, self.training_s), LANE_STEPS_PER_S / 10)
         protocol = final_protocol(self.config)
         lanes = len(protocol.grid()) + len(protocol.score_seeds)
         places = {w.name: w.steps for w in (*self.workloads, *load_validation_workloads(self.config))}
-        work = self.config.search.finalists * lanes * sum(places.values())
-        return NAMING_S + work / max(pace, LANE_STEPS_PER_S / 10)
+        compiled = self.funnel.plan.compiled
+        slower = {name: EAGER_COST if compiled and name not in compiled else 1 for name in places}
+        work = self.config.search.finalists * lanes * sum(slower[w] * n for w, n in places.items())
+        return NAMING_S + work / pace
 
     def n_trained(self) -> int:
         return sum(known.rung >= 0 for known in self.candidates.values())

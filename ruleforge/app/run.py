@@ -16,12 +16,14 @@ from typing import Any
 from ruleforge.app import resuming
 from ruleforge.app.config import load_validation_workloads, load_workloads, resolved_toml
 from ruleforge.app.finals import Suites, baselines_json, carries_over, run_final
-from ruleforge.app.loop import LANE_STEPS_PER_S, SearchRun, funnel_counts
+from ruleforge.app.loop import SearchRun, funnel_counts
 from ruleforge.app.progress import KeptProgress, Progress
 from ruleforge.app.publish import publish
 from ruleforge.app.schema import Config
 from ruleforge.app.setup import (
+    LANE_STEPS_PER_S,
     baseline_rules,
+    expected_generations,
     final_protocol,
     lane_steps,
     make_limits,
@@ -41,6 +43,7 @@ from ruleforge.evaluate.baselines import (
 )
 from ruleforge.evaluate.funnel import Funnel
 from ruleforge.evaluate.lanes import Plan
+from ruleforge.evaluate.prepare import compile_gradients
 from ruleforge.evaluate.wire import stamp
 from ruleforge.evaluate.workers import Workers
 from ruleforge.store import CHAMPION, FINISHED, Store
@@ -74,10 +77,10 @@ def run_search(
         TaskError: a workload cannot be used.
     """
     began = time.monotonic()
-    plan = make_plan(config, backend, progress.message)
-    prepare_plane(plan.update_plane, progress.message)
     workloads = load_workloads(config)
     resuming.tell_foreign_code(workloads, progress.message)
+    plan = make_plan(config, workloads, backend, progress.message)
+    prepare_plane(plan.update_plane, progress.message)
     text = resolved_toml(config)
     meta = {
         "seed": config.seed,
@@ -93,6 +96,7 @@ def run_search(
     ):
         progress = KeptProgress(progress, store.log)
         resuming.begin(store, workers, parallel)
+        compile_gradients(workloads, plan, pool, progress.message)
         tuned = _tune_rungs(config, store, plan, pool, workloads, progress)
         return _go(config, store, plan, pool, workloads, tuned, progress, began)
 
@@ -114,13 +118,14 @@ def resume_run(path: Path, *, workers: int = 1, parallel: str = "loky", progress
         progress = KeptProgress(progress, store.log)
         resuming.require_sound(store)
         config = resuming.config_of(store, progress.message)
-        plan = Plan(**store.meta["plan"])
+        plan = Plan.from_record(store.meta["plan"])
         prepare_plane(plan.update_plane, progress.message)
         workloads = load_workloads(config)
         resuming.tell_foreign_code(workloads, progress.message)
         resuming.tell_differences(store, workloads, progress.message)
         resuming.begin(store, workers, parallel)
         with _pool(config, store, workers, parallel, progress) as pool:
+            compile_gradients(workloads, plan, pool, progress.message)
             if "baselines" in results:
                 tuned = [_baselines_from(record) for record in results["baselines"]]
             else:
@@ -264,12 +269,9 @@ def estimate(config: Config, workers: int | None = None) -> dict[str, Any]:
     workloads = load_workloads(config)
     ladder = rung_protocols(config, workloads)
     per_rung = lane_steps(ladder, config.search.population)
-    generations = config.search.generations
     n_workers = workers or os.cpu_count() or 1
     per_generation_s = sum(per_rung) / (LANE_STEPS_PER_S * n_workers)
-    if config.search.budget_s is not None:
-        fits = max(1, int(config.search.budget_s / per_generation_s))
-        generations = min(generations, fits) if generations else fits
+    generations = expected_generations(config, sum(per_rung) // n_workers)
     return {
         "grammar": config.grammar,
         "workloads": [{"name": w.name, "steps": w.steps, "n_weights": w.n_weights} for w in workloads],
@@ -287,5 +289,5 @@ def estimate(config: Config, workers: int | None = None) -> dict[str, Any]:
         "generations": generations,
         "workers": n_workers,
         "assumed_lane_steps_per_s": LANE_STEPS_PER_S * n_workers,
-        "estimated_s": round((generations or 1) * per_generation_s, 1),
+        "estimated_s": round(generations * per_generation_s, 1),
     }

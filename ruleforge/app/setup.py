@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from ruleforge.evaluate.baselines import Baselines
 from ruleforge.evaluate.evaluator import FINAL_SEED, SCORE_SEED, Protocol
 from ruleforge.evaluate.funnel import Limits, Rung
 from ruleforge.evaluate.lanes import Plan
+from ruleforge.evaluate.prepare import compilable
 from ruleforge.search.grammar import load_grammar
 from ruleforge.search.strategies import Setup, Strategy, make_strategy
 from ruleforge.search.variation import DEFAULT_WEIGHTS
@@ -20,16 +22,28 @@ from ruleforge.tasks import Workload
 
 DEFAULT_LRS = (1e-4, 1.0, 9)
 TYPICAL_LR = 1e-2
+LANE_STEPS_PER_S = 15000.0
+"""Of one worker, for estimates: searches on the built-in suites, all that a lane-step costs included."""
+COMPILE_S = 10.0
+"""What compiling one workload costs a core, in both chunk sizes."""
+SAVED_S = 35e-6
+"""What it saves a lane-step, at the least of the search suite's workloads."""
+MANY = 10**9
 
 
-def make_plan(config: Config, backend: str = "auto", say: Callable[[str], None] = lambda text: None) -> Plan:
+def make_plan(
+    config: Config,
+    workloads: Sequence[Workload],
+    backend: str = "auto",
+    say: Callable[[str], None] = lambda text: None,
+) -> Plan:
     """The execution plan that a run records; `say` is told of a fallback."""
     training = config.training
     plane = backend if backend != "auto" else training.update_plane
     return Plan(
         chunk_lanes=training.chunk_lanes,
         update_plane=fastest_plane(say) if plane == "auto" else plane,
-        gradient_plane="eager" if training.gradient_plane == "auto" else training.gradient_plane,
+        compiled=compilable(worth_compiling(config, workloads), say),
         weight_decay=training.weight_decay,
         gradient_clip=training.gradient_clip,
     )
@@ -113,6 +127,37 @@ def lane_steps(ladder: Sequence[tuple[tuple[Workload, ...], Protocol, float]], n
         costs.append(going * lanes * sum(protocol.steps(w) for w in places))
         going = max(1, round(share * going))
     return costs
+
+
+def expected_generations(config: Config, lane_steps_per_generation: int) -> int:
+    """Generations until the first of the config's limits ends the search, on one worker.
+
+    A function of the config alone: what is decided by it is the same on every machine.
+    """
+    search = config.search
+    limits = [search.generations or MANY]
+    if search.evaluations is not None:
+        limits.append(-(-search.evaluations // search.population))
+    if search.budget_s is not None:
+        limits.append(int(search.budget_s * LANE_STEPS_PER_S / max(1, lane_steps_per_generation)))
+    return max(1, min(limits))
+
+
+def worth_compiling(config: Config, workloads: Sequence[Workload]) -> list[Workload]:
+    """Workloads on which a search trains so much that compiling repays its seconds."""
+    wanted = config.training.gradient_plane
+    if wanted != "auto":
+        return list(workloads) if wanted == "compiled" else []
+    ladder = rung_protocols(config, workloads)
+    generations = expected_generations(config, sum(lane_steps(ladder, config.search.population)))
+    spent = Counter[str]()
+    going = config.search.population * generations
+    for places, protocol, share in ladder:
+        lanes = len(protocol.grid()) + len(protocol.score_seeds)
+        for workload in places:
+            spent[workload.name] += going * lanes * protocol.steps(workload)
+        going = max(1, round(share * going))
+    return [w for w in workloads if spent[w.name] * SAVED_S > COMPILE_S]
 
 
 def search_strategy(config: Config) -> Strategy:

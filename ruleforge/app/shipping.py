@@ -35,11 +35,11 @@ def shipped_tunings() -> Iterator[Tuning]:
     """Rules, workloads, protocol and plan of everything that is shipped."""
     for name in CONFIGS:
         config = load_config(name)
-        rules, plan, workloads = baseline_rules(config), make_plan(config), load_workloads(config)
+        rules, plan, workloads = baseline_rules(config), make_plan(config, ()), load_workloads(config)
         for places, protocol, _ in rung_protocols(config, workloads):
             yield rules, places, protocol, plan
         yield rules, (*workloads, *load_validation_workloads(config)), final_protocol(config), plan
-    plan = make_plan(load_config(CONFIGS[0]))
+    plan = make_plan(load_config(CONFIGS[0]), ())
     for suite in SUITES:
         rules = {name: known(name).rule for name in DEFAULT_BASELINES}
         yield rules, load_suite(suite), comparison_protocol(SEEDS), plan

@@ -1,8 +1,8 @@
 """Known rules, tuned exactly as candidates are, and what a rule is measured against.
 
 Tuning is cached a rule, workload and protocol at a time, under a hash of what decides the numbers:
-the task's and the training loop's sources, the execution plan, the rule, torch's version. The sources
-of the backends and of the compiler are not in it: tests hold them to one definition, up to rounding.
+the task's and the training loop's sources, decay and clipping, the rule, torch's version. How lanes are
+chunked, backends and compilers are not in it: tests hold them to one definition, up to rounding.
 The package ships a cache; what is missing is computed and kept in the user's cache folder. Numbers of
 another processor differ in the last bits, no more.
 """
@@ -202,7 +202,7 @@ def tuning_key(workload: Workload, full_key: str, protocol: Protocol, plan: Plan
     """Under what a tuning is cached: a digest of what decides its numbers."""
     parts = (
         _source_hash(workload), workload.name, protocol.steps(workload), workload.batch_size,
-        dataclasses.astuple(protocol), dataclasses.astuple(plan), full_key, _loop_hash(),
+        dataclasses.astuple(protocol), (plan.weight_decay, plan.gradient_clip), full_key, _loop_hash(),
         metadata.version("torch").split("+")[0],
     )  # fmt: skip
     return blake2b(repr(parts).encode(), digest_size=16).hexdigest()

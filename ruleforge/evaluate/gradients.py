@@ -6,6 +6,7 @@ named parameters and does not know that lanes exist.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from ruleforge.backends.base import Layout
-from ruleforge.tasks.base import Params, Task
+from ruleforge.evaluate import graphs
+from ruleforge.tasks.base import Batch, Params, Task
 
 
 def layout_of(params: Params) -> Layout:
@@ -27,19 +29,16 @@ def flatten(params: Params) -> Tensor:
 
 
 class GradientPlane:
-    """Losses, gradients and validation scores of lanes.
+    """Losses, gradients and validation scores of lanes, computed op by op.
 
     Args:
         task: pure task.
         layout: of its parameters.
-        compiled: compile the gradient once for this number of lanes.
     """
 
-    def __init__(self, task: Task, layout: Layout, *, compiled: bool = False) -> None:
+    def __init__(self, task: Task, layout: Layout) -> None:
         self.layout = layout
         self._gradient: Any = vmap(grad_and_value(task.loss), in_dims=(0, None, None))
-        if compiled:
-            self._gradient = torch.compile(self._gradient, dynamic=False)
         self._evaluate: Any = vmap(task.evaluate)
 
     def _named(self, weights: Tensor) -> Params:
@@ -51,13 +50,65 @@ class GradientPlane:
             )
         }
 
-    def step(self, weights: Tensor, batch: tuple[Tensor, ...], t: int, out: Tensor) -> Tensor:
-        """Write gradients into `out`, (L, P), and return the losses, (L,)."""
+    def prepared(self, batch: Batch) -> Batch:
+        """A batch as `step` wants it; once a batch, for any number of chunks."""
+        return batch
+
+    def step(self, weights: Tensor, batch: Batch, t: int) -> tuple[Tensor, Tensor]:
+        """Losses before the step, (L,), and gradients, (L, P), contiguous; `batch` is a prepared one."""
         grads, losses = self._gradient(self._named(weights), batch, t)
-        torch.cat([grads[name].reshape(len(out), -1) for name in self.layout.names], 1, out=out)
-        return losses.detach()
+        flat = torch.cat([grads[name].reshape(len(weights), -1) for name in self.layout.names], 1)
+        return losses.detach(), flat
 
     def evaluate(self, weights: Tensor) -> dict[str, Tensor]:
         """Validation scores of each lane, (L,) each."""
         with torch.no_grad():
             return dict(self._evaluate(self._named(weights)))
+
+
+class CompiledPlane(GradientPlane):
+    """The same in machine code, made for a fixed number of lanes.
+
+    Args:
+        task: pure task, whose loss does not read the step's number.
+        layout: of its parameters.
+        weights: of the shape that it is made for, (L, P).
+        batch: a batch; all have its shapes.
+    """
+
+    def __init__(self, task: Task, layout: Layout, weights: Tensor, batch: Batch) -> None:
+        super().__init__(task, layout)
+        eager = GradientPlane(task, layout)
+        self._names = list(eager.evaluate(weights[:1]))
+
+        def gradients(weights: Tensor, *batch: Tensor) -> tuple[Tensor, ...]:
+            return eager.step(weights, batch, 1)
+
+        def scores(weights: Tensor) -> tuple[Tensor, ...]:
+            return tuple(eager.evaluate(weights).values())
+
+        self._step = graphs.Compiled(gradients, weights, batch)
+        self._scores = graphs.Compiled(scores, weights)
+        self._valid = self._scores.prepared(())
+
+    def prepared(self, batch: Batch) -> Batch:
+        return self._step.prepared(batch)
+
+    def step(self, weights: Tensor, batch: Batch, t: int) -> tuple[Tensor, Tensor]:
+        losses, grads = self._step(weights, batch)
+        return losses, grads
+
+    def evaluate(self, weights: Tensor) -> dict[str, Tensor]:
+        return dict(zip(self._names, self._scores(weights, self._valid), strict=True))
+
+
+def refusal(task: Task, layout: Layout, weights: Tensor, batch: Sequence[Tensor]) -> str:
+    """Why this task's gradients cannot be compiled, or ""."""
+    eager = GradientPlane(task, layout)
+    try:
+        first, later = (
+            graphs.trace(lambda w, *b, t=t: eager.step(w, b, t), (weights, *batch)) for t in (1, 2)
+        )
+    except RuntimeError as error:
+        return f"it cannot be traced ({str(error).strip().splitlines()[0][:120]})"
+    return "" if graphs.is_same(first, later) else "its loss reads the step's number"

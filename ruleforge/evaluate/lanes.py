@@ -6,7 +6,9 @@ work, and its result depends on its content alone: not on the worker, nor on oth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +28,7 @@ class Plan:
         chunk_lanes: lanes of a chunk that tunes; padded, never shrunk.
         score_lanes: lanes of a chunk that scores, where a rule has one lane; padded, never shrunk.
         update_plane: name in `backends.PLANES`.
-        gradient_plane: "eager" or "compiled".
+        compiled: names of the workloads whose gradients are compiled.
         weight_decay: decoupled, for all lanes.
         gradient_clip: largest global gradient norm of a lane, or None.
     """
@@ -34,9 +36,16 @@ class Plan:
     chunk_lanes: int = 72
     score_lanes: int = 24
     update_plane: str = "torch"
-    gradient_plane: str = "eager"
+    compiled: tuple[str, ...] = ()
     weight_decay: float = 0.0
     gradient_clip: float | None = None
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """The plan that a run recorded. Runs of 0.1 say "gradient_plane"; those were op by op."""
+        known = {field.name for field in fields(cls)}
+        values = {name: value for name, value in record.items() if name in known}
+        return cls(**{**values, "compiled": tuple(values.get("compiled", ()))})
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,11 @@ class ChunkJob:
     rules: tuple[RuleLanes, ...]
     plan: Plan
     size: int
+
+    @property
+    def n_lanes(self) -> int:
+        """Lanes asked for; the rest of `size` is padding."""
+        return sum(len(rule.lanes) for rule in self.rules)
 
 
 @dataclass(frozen=True)

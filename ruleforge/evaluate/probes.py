@@ -272,8 +272,7 @@ def walk(workload: Workload) -> tuple[Layout, torch.Tensor, torch.Tensor]:
     w = flatten(data.params)[None]
     weights, grads = [], []
     for t in range(WALK_STEPS):
-        g = torch.empty_like(w)
-        plane.step(w, tuple(column[t] for column in data.batches), t + 1, g)
+        _, g = plane.step(w, tuple(column[t] for column in data.batches), t + 1)
         weights.append(w[0].clone())
         grads.append(g[0])
         w = w - WALK_RATE * g / g.square().mean().sqrt().clamp(min=1e-30)

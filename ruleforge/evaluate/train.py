@@ -7,16 +7,17 @@ others bit for bit unchanged.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ruleforge.backends import load_plane
-from ruleforge.backends.base import LaneGroup
+from ruleforge.backends.base import LaneGroup, UpdatePlane
 from ruleforge.evaluate.compiled import compiled
-from ruleforge.evaluate.gradients import GradientPlane, flatten, layout_of
+from ruleforge.evaluate.gradients import CompiledPlane, GradientPlane, flatten, layout_of
 from ruleforge.evaluate.lanes import (
     IDLE_RULE,
     ChunkJob,
@@ -28,20 +29,32 @@ from ruleforge.evaluate.lanes import (
 from ruleforge.evaluate.probes import update_scales
 from ruleforge.evaluate.schedules import factor
 from ruleforge.evaluate.threads import training_thread
-from ruleforge.tasks import TrainingData, Workload
+from ruleforge.tasks import Workload
+from ruleforge.tasks.base import Batch
 
 TRAIN_TAIL = 0.1
 
 
-@lru_cache(maxsize=16)
-def training_data(workload: Workload, seed: int, n_steps: int) -> TrainingData:
-    return workload.data(seed, n_steps)
+@lru_cache(maxsize=32)
+def gradient_plane(workload: Workload, n_lanes: int, is_compiled: bool) -> GradientPlane:
+    """The gradient plane of a workload, once a process; a compiled one is made for `n_lanes` lanes."""
+    data = workload.data(0, 1)
+    layout = layout_of(data.params)
+    if not is_compiled:
+        return GradientPlane(workload.task, layout)
+    weights = flatten(data.params).repeat(n_lanes, 1)
+    return CompiledPlane(workload.task, layout, weights, tuple(column[0] for column in data.batches))
 
 
 @lru_cache(maxsize=16)
-def gradient_plane(workload: Workload, mode: str) -> GradientPlane:
-    layout = layout_of(workload.data(0, 1).params)
-    return GradientPlane(workload.task, layout, compiled=mode == "compiled")
+def training_data(
+    workload: Workload, seed: int, n_steps: int, n_lanes: int, is_compiled: bool
+) -> tuple[Tensor, list[Batch]]:
+    """Initial weights of one lane, (P,), and the prepared batch of each step, for all chunks of a seed."""
+    data = workload.data(seed, n_steps)
+    plane = gradient_plane(workload, n_lanes, is_compiled)
+    batches = [plane.prepared(tuple(column[t] for column in data.batches)) for t in range(n_steps)]
+    return flatten(data.params), batches
 
 
 def train_chunk(job: ChunkJob) -> ChunkResult:
@@ -63,67 +76,81 @@ def _train(job: ChunkJob) -> ChunkResult:
     sizes = update_scales(job.workload, [rule.text for rule in rules], job.plan.update_plane)
     scales = [size for rule, size in zip(rules, sizes, strict=True) for _ in rule.lanes]
     lr0 = np.array([spec.lr / scale for spec, scale in zip(specs, scales, strict=True)])
-    data = training_data(job.workload, job.seed, job.n_steps)
-    plane = gradient_plane(job.workload, job.plan.gradient_plane)
-    weights = flatten(data.params).repeat(len(specs), 1)
+    is_compiled = job.workload.name in job.plan.compiled
+    plane = gradient_plane(job.workload, job.size, is_compiled)
+    start, batches = training_data(job.workload, job.seed, job.n_steps, job.size, is_compiled)
+    weights = start.repeat(len(specs), 1)
     update = load_plane(job.plan.update_plane)(
         [_group(rule) for rule in rules], plane.layout, lr0, weights.dtype
     )
-    return _run(job, specs, lr0, data, plane, update, weights)
+    lrs = lr0 * _factors(specs, job.n_steps)
+    return _run(job, batches, plane, update, weights, lrs).of_lanes(job.n_lanes, lr0)
+
+
+def _factors(specs: list[LaneSpec], n_steps: int) -> NDArray[np.float64]:
+    """Each schedule's factor at each step, (T, L)."""
+    columns = {
+        name: [factor(name, t, n_steps) for t in range(1, n_steps + 1)]
+        for name in {spec.schedule for spec in specs}
+    }
+    return np.array([columns[spec.schedule] for spec in specs]).T
+
+
+@dataclass
+class _Record:
+    """What a training leaves behind; see `ChunkResult`."""
+
+    curves: NDArray[np.float64]
+    train_losses: NDArray[np.float64]
+    metrics: NDArray[np.float64]
+    diverged_at: NDArray[np.int64]
+
+    def read(self, scores: dict[str, Tensor], sample: int) -> None:
+        self.curves[:, sample] = scores["loss"].numpy()
+        if "accuracy" in scores:
+            self.metrics[:] = scores["accuracy"].numpy()
+
+    def of_lanes(self, n: int, lr0: NDArray[np.float64]) -> ChunkResult:
+        """The first `n` lanes."""
+        return ChunkResult(
+            self.curves[:n], self.train_losses[:n], self.metrics[:n], lr0[:n], self.diverged_at[:n]
+        )
 
 
 def _run(
     job: ChunkJob,
-    specs: list[LaneSpec],
-    lr0: np.ndarray,
-    data: TrainingData,
+    batches: list[Batch],
     plane: GradientPlane,
-    update: object,
+    update: UpdatePlane,
     weights: Tensor,
-) -> ChunkResult:
-    n_lanes, n_steps = len(specs), job.n_steps
-    n_real = sum(len(rule.lanes) for rule in job.rules)
-    grads = torch.empty_like(weights)
-    factors = {
-        name: [factor(name, t, n_steps) for t in range(1, n_steps + 1)]
-        for name in {s.schedule for s in specs}
-    }
+    lrs: NDArray[np.float64],
+) -> _Record:
+    """Train; `weights` (L, P) are changed in place, `lrs` are (T, L)."""
+    n_lanes, n_steps = len(weights), job.n_steps
+    samples = {t: k for k, t in enumerate(sample_steps(n_steps))}
+    first_of_tail = n_steps - max(1, round(n_steps * TRAIN_TAIL)) + 1
     decay = np.full(n_lanes, job.plan.weight_decay) if job.plan.weight_decay else None
-    samples = sample_steps(n_steps)
-    curves = np.full((n_lanes, len(samples)), np.nan)
-    metrics = np.full(n_lanes, np.nan)
-    diverged_at = np.zeros(n_lanes, dtype=np.int64)
-    tail = max(1, round(n_steps * TRAIN_TAIL))
-    train_losses = np.zeros(n_lanes)
-    curves[:, 0] = _scores(plane, weights, metrics)
+    record = _Record(
+        np.full((n_lanes, len(samples)), np.nan), np.zeros(n_lanes),
+        np.full(n_lanes, np.nan), np.zeros(n_lanes, dtype=np.int64),
+    )  # fmt: skip
+    record.read(plane.evaluate(weights), 0)
     for t in range(1, n_steps + 1):
-        losses = (
-            plane.step(weights, tuple(column[t - 1] for column in data.batches), t, grads).double().numpy()
-        )
-        diverged_at[(diverged_at == 0) & ~np.isfinite(losses)] = t
-        if t > n_steps - tail:
-            train_losses += losses / tail
+        losses, grads = plane.step(weights, batches[t - 1], t)
+        record.diverged_at[(record.diverged_at == 0) & ~np.isfinite(losses.numpy())] = t
+        if t >= first_of_tail:
+            record.train_losses += losses.double().numpy() / (n_steps - first_of_tail + 1)
         if job.plan.gradient_clip is not None:
             norms = grads.double().square().sum(1, keepdim=True).sqrt()
             grads *= (job.plan.gradient_clip / norms).clamp(max=1.0).to(grads.dtype)
-        lr = lr0 * np.array([factors[spec.schedule][t - 1] for spec in specs])
-        update.step(weights, grads, t=t, lr=lr, progress=t / n_steps, weight_decay=decay)  # type: ignore[attr-defined]
+        update.step(weights, grads, t=t, lr=lrs[t - 1], progress=t / n_steps, weight_decay=decay)
         if t in samples:
-            curves[:, samples.index(t)] = _scores(plane, weights, metrics)
-        if t % 10 == 0 and diverged_at[:n_real].all():
+            record.read(plane.evaluate(weights), samples[t])
+        if t % 10 == 0 and record.diverged_at[: job.n_lanes].all():
             break
-    lost = diverged_at > 0
-    diverged_at[~lost & ~np.isfinite(curves[:, -1])] = n_steps
-    return ChunkResult(
-        curves[:n_real], train_losses[:n_real], metrics[:n_real], lr0[:n_real], diverged_at[:n_real]
-    )  # fmt: skip
-
-
-def _scores(plane: GradientPlane, weights: Tensor, metrics: np.ndarray) -> np.ndarray:
-    scores = plane.evaluate(weights)
-    if "accuracy" in scores:
-        metrics[:] = scores["accuracy"].double().numpy()
-    return scores["loss"].double().numpy()
+    lost_last = (record.diverged_at == 0) & ~np.isfinite(record.curves[:, -1])
+    record.diverged_at[lost_last] = n_steps
+    return record
 
 
 def _padded(rules: tuple[RuleLanes, ...], size: int) -> tuple[RuleLanes, ...]:

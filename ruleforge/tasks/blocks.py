@@ -72,7 +72,8 @@ def mlp(params: Params, x: Tensor, activation: Activation, n_layers: int) -> Ten
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy in nats; logits (B, K), labels (B,) int64."""
-    chosen = (logits * F.one_hot(labels, logits.shape[-1])).sum(-1)
+    is_label = F.one_hot(labels, logits.shape[-1]).to(logits.dtype)
+    chosen = (logits * is_label).sum(-1)
     return (torch.logsumexp(logits, -1) - chosen).mean()
 
 

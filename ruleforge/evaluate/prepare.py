@@ -1,0 +1,89 @@
+"""What is compiled before a training: which workloads' gradients can be, and in which process.
+
+Compiling costs seconds a workload once a machine; torch keeps the result on disk, and other processes
+load it in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ruleforge.errors import RunError
+from ruleforge.evaluate import graphs
+from ruleforge.evaluate.gradients import flatten, layout_of, refusal
+from ruleforge.evaluate.lanes import Plan
+from ruleforge.evaluate.threads import training_thread
+from ruleforge.evaluate.train import gradient_plane
+from ruleforge.evaluate.workers import Workers
+from ruleforge.tasks import Workload
+
+PATIENCE_S = 2.0
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """Compile the gradients and the scores of a workload for a number of lanes."""
+
+    workload: Workload
+    n_lanes: int
+
+
+def compilable(workloads: Sequence[Workload], say: Callable[[str], None]) -> tuple[str, ...]:
+    """Names of the workloads whose gradients can be compiled here; why others cannot is said in one line."""
+    if not workloads:
+        return ()
+    if problem := graphs.why_not():
+        say(f"{problem}: gradients are computed op by op, about four times slower")
+        return ()
+    found = []
+    for workload in workloads:
+        data = workload.data(0, 1)
+        weights = flatten(data.params).repeat(2, 1)
+        batch = tuple(column[0] for column in data.batches)
+        if problem := refusal(workload.task, layout_of(data.params), weights, batch):
+            say(f"the gradients of {workload.name} are computed op by op: {problem}")
+        else:
+            found.append(workload.name)
+    return tuple(found)
+
+
+def compile_gradients(
+    workloads: Sequence[Workload], plan: Plan, workers: Workers, say: Callable[[str], None]
+) -> None:
+    """Compile what the plan wants compiled, side by side in the workers, and say so if it takes long.
+
+    Raises:
+        RunError: the compiler fails.
+    """
+    sizes = sorted({plan.chunk_lanes, plan.score_lanes}, reverse=True)
+    jobs = [Compilation(w, size) for w in workloads if w.name in plan.compiled for size in sizes]
+    if not jobs:
+        return
+    names = ", ".join(plan.compiled)
+    waiting = threading.Timer(
+        PATIENCE_S, say, [f"compiling gradients, once a machine (5 to 30 s), later loaded: {names}"]
+    )
+    waiting.daemon = True
+    waiting.start()
+    try:
+        problems = workers.map(compile_one, jobs)
+    finally:
+        waiting.cancel()
+    for job, problem in zip(jobs, problems, strict=True):
+        if problem:
+            raise RunError(
+                f"compiling the gradients of {job.workload.name} failed: {problem}",
+                hint='set gradient_plane = "eager" under [training], or mend the C++ compiler',
+            )
+
+
+def compile_one(job: Compilation) -> str:
+    """Compile in this process; returns what went wrong, or ""."""
+    try:
+        with training_thread():
+            gradient_plane(job.workload, job.n_lanes, True)
+    except Exception as error:  # a compiler fails in any way it likes; the words are what is told
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
+    return ""

@@ -1,0 +1,159 @@
+"""Compiled gradients are the task's gradients, up to rounding, and lanes stay apart in them."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, fx
+from torch.fx.passes.shape_prop import ShapeProp
+
+from ruleforge.errors import RunError
+from ruleforge.evaluate import graphs, prepare
+from ruleforge.evaluate.gradients import GradientPlane, flatten, layout_of, refusal
+from ruleforge.evaluate.lanes import ChunkJob, LaneSpec, Plan, RuleLanes
+from ruleforge.evaluate.prepare import compilable, compile_gradients
+from ruleforge.evaluate.threads import training_thread
+from ruleforge.evaluate.train import gradient_plane, train_chunk
+from ruleforge.evaluate.workers import Workers
+from ruleforge.tasks import WORKLOADS, Task, Workload
+
+LANES = 6
+QUICK = "breast_cancer"  # the one that compiles fastest
+ADAM = "update = ema_hat(g, 0.9) / (sqrt(ema_hat(g * g, 0.999)) + 1e-8)\n"
+EXPLODES = "update = exp(exp(g * 1000)) * g\n"
+
+needs_compiler = pytest.mark.skipif(bool(graphs.why_not()), reason="no C++ compiler")
+
+
+def some_lanes(workload: Workload, n_lanes: int = LANES) -> tuple[Tensor, tuple[Tensor, ...]]:
+    data = workload.data(0, 1)
+    noise = torch.randn(n_lanes, workload.n_weights, generator=torch.Generator().manual_seed(1))
+    return flatten(data.params) + 0.05 * noise, tuple(column[0] for column in data.batches)
+
+
+def traced_step(workload: Workload, weights: Tensor, batch: tuple[Tensor, ...]) -> fx.GraphModule:
+    plane = GradientPlane(workload.task, layout_of(workload.data(0, 1).params))
+    return graphs.trace(lambda w, *b: plane.step(w, b, 1), (weights, *batch))
+
+
+def arranged_step(workload: Workload, weights: Tensor, batch: tuple[Tensor, ...]) -> fx.GraphModule:
+    return graphs.arranged(traced_step(workload, weights, batch), (weights, *batch))
+
+
+@pytest.mark.parametrize("name", list(WORKLOADS))
+def test_the_arranged_graph_computes_what_the_task_does(name: str) -> None:
+    workload = WORKLOADS[name]
+    weights, batch = some_lanes(workload)
+    losses, grads = arranged_step(workload, weights, batch)(weights, *batch)
+    plane = GradientPlane(workload.task, layout_of(workload.data(0, 1).params))
+    expected_losses, expected = plane.step(weights, batch, 1)
+    assert torch.allclose(losses, expected_losses, rtol=1e-5)
+    assert torch.allclose(grads, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_short_rows_are_written_transposed() -> None:
+    def shapes(graph: fx.GraphModule) -> list[torch.Size]:
+        ShapeProp(graph).propagate(weights, *batch)
+        products = graph.graph.find_nodes(op="call_function", target=graphs.aten.bmm.default)
+        return [node.meta["tensor_meta"].shape for node in products]
+
+    weights, batch = some_lanes(WORKLOADS["digits_mlp"])
+    before = shapes(traced_step(WORKLOADS["digits_mlp"], weights, batch))
+    after = shapes(arranged_step(WORKLOADS["digits_mlp"], weights, batch))
+    assert (LANES, 32, 10) in before and (LANES, 10, 32) in after
+    assert len(before) == len(after)
+    assert all(columns >= min(rows, graphs.SHORT) for _, rows, columns in after)
+
+
+@pytest.mark.parametrize("name", list(WORKLOADS))
+def test_what_needs_no_lanes_is_computed_apart_and_changes_nothing(name: str) -> None:
+    weights, batch = some_lanes(WORKLOADS[name])
+    whole = arranged_step(WORKLOADS[name], weights, batch)
+    prologue, rest = graphs.without_lanes(whole)
+    for one, two in zip(whole(weights, *batch), rest(weights, *prologue(*batch)), strict=True):
+        assert torch.equal(one, two)
+    labels = [node for node in rest.graph.nodes if node.target == graphs.aten.arange.default]
+    assert not labels, "one-hot labels are the same for all lanes"
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "name", [QUICK, *(pytest.param(n, marks=pytest.mark.slow) for n in WORKLOADS if n != QUICK)]
+)
+def test_compiled_gradients_and_scores_are_those_of_the_task(name: str) -> None:
+    workload = WORKLOADS[name]
+    weights, batch = some_lanes(workload)
+    with training_thread():
+        slow = gradient_plane(workload, LANES, False)
+        fast = gradient_plane(workload, LANES, True)
+        expected_losses, expected = slow.step(weights, batch, 1)
+        losses, grads = fast.step(weights, fast.prepared(batch), 1)
+        assert torch.allclose(losses, expected_losses, rtol=1e-5)
+        assert torch.allclose(grads, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+        assert grads.is_contiguous()
+        for key, value in slow.evaluate(weights).items():
+            assert torch.allclose(fast.evaluate(weights)[key], value, rtol=1e-5), key
+
+
+@needs_compiler
+def test_in_compiled_gradients_too_position_and_neighbours_change_no_bit() -> None:
+    workload = WORKLOADS[QUICK]
+    plan = Plan(compiled=(QUICK,))
+    lanes = (LaneSpec(0.003, "constant"), LaneSpec(0.03, "cosine"))
+
+    def curves(*texts: str) -> np.ndarray:
+        rules = tuple(RuleLanes(text, lanes) for text in texts)
+        return train_chunk(ChunkJob(workload, 0, 30, rules, plan, LANES)).curves
+
+    alone, last, poisoned = curves(ADAM), curves("update = g\n", ADAM), curves(EXPLODES, ADAM)
+    assert np.isnan(poisoned[:2, -1]).all(), "the neighbour must really have diverged"
+    assert np.array_equal(alone, last[2:]) and np.array_equal(alone, poisoned[2:])
+
+
+def keyed_task() -> Task:
+    def loss(params: dict[str, Tensor], batch: tuple[Tensor, ...], key: int) -> Tensor:
+        return ((params["w"] - batch[0]) ** 2).mean() * (1.0 + 1.0 / key)
+
+    return Task(
+        "keyed",
+        lambda generator: {"w": torch.randn(3, generator=generator)},
+        lambda generator: (torch.randn(3, generator=generator),),
+        loss,
+        lambda params: {"loss": (params["w"] ** 2).mean()},
+    )
+
+
+def refusal_of(task: Task) -> str:
+    params = task.init(torch.Generator().manual_seed(0))
+    weights = flatten(params).repeat(2, 1)
+    return refusal(task, layout_of(params), weights, task.batch(torch.Generator()))
+
+
+def test_a_loss_that_reads_the_steps_number_is_not_compiled() -> None:
+    assert refusal_of(keyed_task()) == "its loss reads the step's number"
+
+
+def test_no_builtin_workload_is_refused() -> None:
+    assert compilable(list(WORKLOADS.values()), pytest.fail) == tuple(WORKLOADS)
+
+
+def test_without_a_compiler_gradients_stay_eager_and_it_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert compilable([WORKLOADS[QUICK], WORKLOADS["quadratic"]], said.append) == ()
+    assert len(said) == 1 and said[0].startswith("no C++ compiler")
+
+
+def test_a_failing_compiler_is_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> None:
+        raise RuntimeError("g++ ran out of patience\nand said more")
+
+    monkeypatch.setattr(prepare, "gradient_plane", fail)
+    with pytest.raises(
+        RunError, match=r"breast_cancer failed: RuntimeError: g\+\+ ran out of patience\n"
+    ) as error:
+        compile_gradients([WORKLOADS[QUICK]], Plan(compiled=(QUICK,)), Workers(), pytest.fail)
+    assert 'gradient_plane = "eager"' in str(error.value.hint)
