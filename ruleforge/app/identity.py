@@ -100,9 +100,9 @@ def identify_text(text: str) -> KnownAs:
 
 
 def str_of(rule: Rule) -> str:
-    from ruleforge.core.format import name_rule
+    from ruleforge.core.format import name_text
 
-    return str(name_rule(rule))
+    return name_text(rule)
 
 
 @dataclass(frozen=True)

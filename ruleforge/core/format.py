@@ -14,8 +14,10 @@ from ruleforge.core.rule import Kind, Rule
 from ruleforge.core.spell import Speller, format_expr, format_number
 from ruleforge.core.text import Line, RuleText, parse
 
-__all__ = ["format_expr", "format_number", "format_rule", "name_rule"]
+__all__ = ["format_expr", "format_number", "format_rule", "name_rule", "name_text"]
 
+MAX_INLINE = 12
+"""Shared terms of more nodes than this get a line of their own."""
 LINE_HEIGHT = 12
 """Terms that nest deeper than this get a line of their own."""
 LINE_NODES = 40
@@ -74,7 +76,7 @@ def name_rule(
     *,
     doc: str = "",
     hypers: Sequence[str] = (),
-    max_inline: int = 12,
+    max_inline: int = MAX_INLINE,
 ) -> RuleText:
     """Text for a rule without names: canonical, sugar folded, states and shared parts named.
 
@@ -85,6 +87,15 @@ def name_rule(
         max_inline: shared terms of more nodes than this get a line of their own, as do shared
             terms used three times or more.
     """
+    return parse(_written(*_named(rule, doc, hypers, max_inline)))
+
+
+def name_text(rule: Rule) -> str:
+    """`str(name_rule(rule))`, without reading it back and writing it again."""
+    return _written(*_named(rule, "", (), MAX_INLINE))
+
+
+def _named(rule: Rule, doc: str, hypers: Sequence[str], max_inline: int) -> tuple[RuleText, Folded]:
     rule = rule.canonical
     folded = fold(rule)
     explicit = [i for i in range(len(rule.states)) if i not in folded.hidden]
@@ -96,7 +107,7 @@ def name_rule(
     taken |= set(hyper_names)
     state_names = tuple(_fresh(_state_name(rule, i), taken) for i in range(len(explicit)))
     lines = _Schedule(rule, folded, state_names, taken, max_inline).lines()
-    return parse(_written(RuleText(rule, lines, hyper_names, state_names, doc), folded))
+    return RuleText(rule, lines, hyper_names, state_names, doc), folded
 
 
 def _with_states_first(rule: Rule, order: list[int]) -> Rule:

@@ -73,6 +73,17 @@ def parse(text: str, *, file: str = "rule text") -> RuleText:
     return Parser(text, file).run()
 
 
+def parse_ours(text: str) -> Rule:
+    """The rule of a text that `format` wrote: `parse(text).rule` in half the time.
+
+    Raises:
+        RuleTextError: it cannot be read.
+    """
+    from ruleforge.core.parser import Parser
+
+    return Parser(text, "rule text", ours=True).run().rule
+
+
 def load(path: str) -> RuleText:
     """Read a `.rule` file.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ruleforge.core.program import Program, compile_rule
-from ruleforge.core.text import parse
+from ruleforge.core.text import parse_ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,6 @@ class Compiled:
 
 @lru_cache(maxsize=8192)
 def compiled(text: str) -> Compiled:
-    """Program and hyperparameter defaults of a rule's text."""
-    rule = parse(text).rule
+    """Program and hyperparameter defaults of a text that `format` wrote, as all texts in jobs are."""
+    rule = parse_ours(text)
     return Compiled(compile_rule(rule), rule.canonical.defaults, rule.reads("w") or rule.reads("lr"))

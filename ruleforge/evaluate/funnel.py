@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
-from ruleforge.core.format import name_rule
+from ruleforge.core.format import name_text
 from ruleforge.core.rule import Rule
 from ruleforge.evaluate.baselines import Baselines
 from ruleforge.evaluate.evaluator import Outcome, Progress, Protocol, evaluate
 from ruleforge.evaluate.lanes import Plan
-from ruleforge.evaluate.probes import Behaviours, ProbeResult, probe
+from ruleforge.evaluate.probes import Behaviours, ProbeResult, probe, probe_on_numba
 from ruleforge.evaluate.statistics import geometric_mean
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import Workload
@@ -128,7 +127,7 @@ class Funnel:
                 self.counts["duplicate_key"] += 1
                 continue
             self.keys.setdefault(rule.full_key, number)
-            text = str(name_rule(rule))
+            text = name_text(rule)
             reason = self.limits.broken_by(rule) or ("" if rule.reads("g") else "the rule does not read g")
             if reason:
                 verdicts[number] = Verdict("rejected", text, reason)
@@ -142,11 +141,8 @@ class Funnel:
 
     def _probed(self, texts: list[str]) -> list[ProbeResult]:
         batches = [texts[i : i + PROBE_BATCH] for i in range(0, len(texts), PROBE_BATCH)]
-        return [
-            result
-            for batch in self.workers.map(partial(probe, plane=self.plan.update_plane), batches)
-            for result in batch
-        ]
+        run = probe_on_numba if self.plan.update_plane == "numba" else probe
+        return [result for batch in self.workers.map(run, batches) for result in batch]
 
     def _judge(self, number: int, text: str, seen: ProbeResult) -> Verdict:
         if seen.reason:

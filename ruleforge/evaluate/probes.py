@@ -92,6 +92,11 @@ def probe(texts: Sequence[str], plane: str = "torch") -> list[ProbeResult]:
     return results
 
 
+def probe_on_numba(texts: Sequence[str]) -> list[ProbeResult]:
+    """`probe` on numba's plane, as a function that can be sent by name."""
+    return probe(texts, "numba")
+
+
 def fingerprints(texts: Sequence[str]) -> list[ProbeResult]:
     """What `probe` sees, without asking whether the rules descend."""
     return [fingerprint_variants(text, [compiled(text).defaults])[0] for text in texts]

@@ -14,6 +14,7 @@ import pytest
 
 from ruleforge.core import expr as ex
 from ruleforge.core.expr import Expr
+from ruleforge.core.known import KNOWN
 from ruleforge.errors import RuleError
 from ruleforge.testing import random_rule
 
@@ -152,3 +153,18 @@ def test_wrong_nodes_are_refused() -> None:
         ex.node("add", G)
     with pytest.raises(RuleError, match="'gg' is no terminal"):
         ex.leaf("gg")
+
+
+def test_both_ways_to_walk_find_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = [known.rule.rule for known in KNOWN.values()]
+    recursive = [ex.walk(rule.roots) for rule in rules]
+    monkeypatch.setattr(ex, "RECURSED", 0)
+    assert [ex.walk(rule.roots) for rule in rules] == recursive
+
+
+def test_height_is_the_longest_path() -> None:
+    item = ex.leaf("g")
+    for n in range(1, 3000):
+        item = ex.node("add", item, ex.leaf("w"))
+        assert item.height == n + 1
+    assert len(ex.walk([item])) == 3001 and ex.depth([item, ex.leaf("t")]) == 3000

@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ruleforge.core import expr as ex
-from ruleforge.core.format import format_expr, format_number, format_rule, name_rule
+from ruleforge.core.format import format_expr, format_number, format_rule, name_rule, name_text
 from ruleforge.core.known import KNOWN
 from ruleforge.core.rule import Hyper, Rule, State
-from ruleforge.core.text import RuleText, parse
+from ruleforge.core.text import RuleText, parse, parse_ours
 from ruleforge.errors import RuleError
+from ruleforge.search.grammar import load_grammar
+from ruleforge.search.strategies import Setup, make_strategy
 from ruleforge.testing import random_text, rule_texts, rules
 
 
@@ -343,3 +345,15 @@ def test_names_never_clash_with_reserved_words() -> None:
             *(line.target for line in text.lines if line.target not in text.states),
         ]
         assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("grammar", ["full", "momentum_sign"])
+def test_text_written_at_once_is_the_text_read_back_and_written_again(grammar: str) -> None:
+    setup = Setup(
+        grammar=load_grammar(grammar), directions=("max",), population=100, seed=1, seeds=(), immigrants=0.0
+    )
+    rules = [proposal.rule for proposal in make_strategy("random", setup).ask(0, 0, 100)]
+    for rule in (*rules, *(known.rule.rule for known in KNOWN.values())):
+        text = name_text(rule)
+        assert text == str(name_rule(rule))
+        assert parse_ours(text) == parse(text).rule

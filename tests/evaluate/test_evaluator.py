@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +187,13 @@ TEXTS = {
 }
 
 
-def test_the_funnel_refuses_what_cannot_win_and_counts_it() -> None:
+@pytest.mark.parametrize(("n_workers", "plane"), [(1, "torch"), (2, "numba")])
+def test_the_funnel_refuses_what_cannot_win_and_counts_it(
+    n_workers: int, plane: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ruleforge.evaluate.funnel.PROBE_BATCH", 2)
     stages = funnel()
+    stages.plan, stages.workers = replace(PLAN, update_plane=plane), Workers(n_workers)
     verdicts = stages.admit({n: parse(text).rule for n, text in TEXTS.items()})
     assert {n: v.status for n, v in verdicts.items()} == {
         1: "trained", 2: "duplicate_key", 3: "duplicate_behaviour", 4: "trained", 5: "rejected",
