@@ -1,10 +1,13 @@
 """From "exactly equal" to "as good, much shorter": the third pass, which trains what it proposes.
 
 Starting from the shortest equal rule, each round offers every cut (see `cuts`), looks at all of them with
-a small grid on few seeds, and tests the most promising on the whole grid and more seeds: paired with the
-rule *that was given*, so that small losses cannot add up. A cut is taken when the 95 % interval of its
-speed-up, over workloads and seeds, excludes a loss of more than the margin; of several, the one that
-risks least. Then algebra tidies up, and the next round begins.
+a small grid on few seeds, and tests those that look most alike on the whole grid and more seeds: paired
+with that equal rule, not with the version before, so that small losses cannot add up. (With the equal
+rule rather than the text as given, since that may be 0 / 0 where nothing moves.) A cut is taken when the
+95 % interval of its speed-up, over workloads and seeds, excludes a loss of more than the margin, and does
+not lie above 1 as a whole: what trains *faster* without a part is another rule. It is listed, and not
+taken. Of several cuts the one that risks least goes first. Then algebra tidies up, and the next round
+begins.
 
 Every version on the way is confirmed at the end on workloads and seeds that chose nothing. The list runs
 from the rule as given to the first cut that costs something; the recommended version is its knee. What
@@ -39,7 +42,10 @@ from ruleforge.simplify.record import Step
 from ruleforge.simplify.simplify import Simplified, simplify
 from ruleforge.tasks import Workload
 
-Standing = Literal["given", "equal", "equal up to a positive scale", "as good", "costs something"]
+Standing = Literal[
+    "given", "equal", "equal up to a positive scale", "as good", "costs something", "another rule, faster"
+]
+ENDS = ("costs something", "another rule, faster")
 SCREEN = Protocol(LRS[2:8], ("constant",), score_seeds=(PAIRED_SEED + 900, PAIRED_SEED + 901))
 CONFIRM_SEED = PAIRED_SEED + 500
 SCREEN_SLACK = 0.1  # a screened cut may look this much worse and still be tested
@@ -57,8 +63,8 @@ class Version:
         text: the rule.
         standing: how it stands to the given one.
         change: what led to it from the version before.
-        measured: against the given rule, where cuts are chosen; None for equal ones.
-        confirmed: against the given rule, on workloads and seeds that chose nothing; None for equal ones.
+        measured: against the shortest equal rule, where cuts are chosen; None for equal ones.
+        confirmed: the same on workloads and seeds that chose nothing.
     """
 
     text: RuleText
@@ -179,7 +185,7 @@ class _Reduction:
         if not given.rule.reads("g"):
             self.notes.append("no cut was tested: there is nothing to train by")
             return
-        if not any(own_targets(o).levels for o in self.full.outcomes([given])[0].values()):
+        if not any(own_targets(o).levels for o in self.full.outcomes([after])[0].values()):
             self.notes.append(
                 "the rule learns nothing on these workloads: what it could do without was not tested"
             )
@@ -195,28 +201,39 @@ class _Reduction:
     def current(self) -> RuleText:
         return self.versions[-1].text
 
+    @property
+    def reference(self) -> RuleText:
+        """The shortest equal rule: what every cut is held against."""
+        return self.simplified.after
+
     def _round(self, number: int) -> bool:
         """One cut taken, or none and the cheapest one listed."""
-        given = self.versions[0].text
         offered = [cut for cut in cuts(self.current) if cut.text.rule.full_key not in self.refused]
         if not offered:
             return False
         self.say(f"round {number}: {self.current.rule.nodes} nodes, {len(offered)} cuts")
-        looks = self.screen.compare(given, [cut.text for cut in offered])
-        ranked = sorted(zip(looks, offered, strict=True), key=lambda pair: -(pair[0].speedup or 0.0))
+        looks = self.screen.compare(self.reference, [cut.text for cut in offered])
+        ranked = sorted(zip(looks, offered, strict=True), key=lambda pair: _unlike(pair[0]))
         self.refused |= {c.text.rule.full_key for look, c in ranked if (look.speedup or 0.0) < 0.5}
         chosen = [cut for look, cut in ranked if (look.speedup or 0.0) >= 1 - self.margin - SCREEN_SLACK]
         chosen = chosen[:FINALISTS] or [ranked[0][1]]
-        tested = list(zip(self.full.compare(given, [cut.text for cut in chosen]), chosen, strict=True))
-        self.refused |= {c.text.rule.full_key for found, c in tested if not found.is_no_worse(self.margin)}
-        good = [(found, cut) for found, cut in tested if found.is_no_worse(self.margin)]
-        if not good:
-            found, cut = max(tested, key=lambda pair: pair[0].speedup or 0.0)
-            if found.speedup is not None:
-                self.versions.append(Version(cut.text, "costs something", cut.change, found))
-            return False
-        self._take(*max(good, key=lambda pair: (round(_low(pair[0]), 2), -pair[1].text.rule.nodes)))
-        return True
+        tested = list(
+            zip(self.full.compare(self.reference, [cut.text for cut in chosen]), chosen, strict=True)
+        )
+        good = [(found, cut) for found, cut in tested if self._is_as_good(found)]
+        self.refused |= {c.text.rule.full_key for found, c in tested if not self._is_as_good(found)}
+        if good:
+            risk = max(good, key=lambda pair: (round(_low(pair[0]), 2), -pair[1].text.rule.nodes))
+            self._take(*risk)
+            return True
+        found, cut = min(tested, key=lambda pair: _unlike(pair[0]))
+        if found.speedup is not None:
+            standing: Standing = "another rule, faster" if found.verdict == "better" else "costs something"
+            self.versions.append(Version(cut.text, standing, cut.change, found))
+        return False
+
+    def _is_as_good(self, found: Paired) -> bool:
+        return (found.is_no_worse(self.margin) and found.verdict != "better") or found.ci == (1.0, 1.0)
 
     def _take(self, found: Paired, cut: Cut) -> None:
         before = self.current.rule.nodes
@@ -237,22 +254,27 @@ class _Reduction:
         trained = [i for i, version in enumerate(self.versions) if version.measured is not None]
         if trained:
             self.say(f"confirming {len(trained)} versions on {', '.join(w.name for w in fresh.workloads)}")
-            found = fresh.compare(self.versions[0].text, [self.versions[i].text for i in trained])
+            found = fresh.compare(self.reference, [self.versions[i].text for i in trained])
             for i, paired in zip(trained, found, strict=True):
                 self.versions[i] = replace(self.versions[i], confirmed=paired)
         kept = [
             i
             for i, version in enumerate(self.versions)
-            if version.standing != "costs something"
+            if version.standing not in ENDS
             and (version.confirmed is None or version.confirmed.is_no_worse(self.margin))
         ]
-        last = max(i for i, v in enumerate(self.versions) if v.standing != "costs something")
+        last = max(i for i, v in enumerate(self.versions) if v.standing not in ENDS)
         if last not in kept:
             self.notes.append("the shortest versions were not confirmed on fresh workloads and seeds")
         return Reduced(
             self.simplified, tuple(self.versions), _knee(self.versions, kept), tuple(self.steps),
             tuple(dict.fromkeys(self.notes)),
         )  # fmt: skip
+
+
+def _unlike(found: Paired) -> float:
+    """How far a variant's speed is from the rule's, on a log scale."""
+    return abs(math.log(found.speedup)) if found.speedup else math.inf
 
 
 def _low(found: Paired) -> float:
@@ -271,8 +293,8 @@ def _knee(versions: Sequence[Version], kept: Sequence[int]) -> int:
     """Of the confirmed versions, the one farthest above the chord from the given rule to the shortest listed.
 
     Axes are nodes, and the log of the speed-up on fresh workloads (0 for equal rules), each scaled to the
-    range that the list shows; ranges of speed below 5 % count as 5 %, since that much is noise. Ties go
-    to the shorter.
+    range that the list shows; a range of speed below the margin counts as the margin, since that much is
+    noise. Ties go to the shorter.
     """
     heights = [_height(version) for version in versions]
     nodes = [version.nodes for version in versions]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -127,13 +128,36 @@ def test_the_ancestor_of_lion_becomes_lion(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_losses_do_not_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each cut costs 3 % of the given rule's speed: one is taken, the second would make it 6 %."""
+    """Each node costs 1.5 % of the rule's speed: some may go, never so many that 10 % would be lost."""
     full = parse("update = sign(ema(g, 0.9)) + sign(ema(g, 0.7)) + sign(ema(g, 0.5))")
-    judged(monkeypatch, lambda text, bench: 1 - 0.015 * (full.rule.nodes - text.rule.nodes) / 2)
+    judged(monkeypatch, lambda text, bench: 1 - 0.015 * (full.rule.nodes - text.rule.nodes))
     found = reduce_rule(full, PLACES)
     taken = [v for v in found.versions if v.standing == "as good"]
     assert taken and all(v.measured is not None and v.measured.is_no_worse() for v in taken)
-    assert taken[-1].nodes == 8
+    assert full.rule.nodes - taken[-1].nodes <= 6
+
+
+def test_what_is_faster_without_a_part_is_another_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cut of Adam makes it twice as fast: none is taken, one is listed."""
+    judged(monkeypatch, lambda text, bench: 2.0)
+    found = reduce_rule(KNOWN["adam"].rule, PLACES)
+    assert found.best.standing == "given" and found.versions[-1].standing == "another rule, faster"
+    assert not [step for step in found.steps if step.kind == "behaviour"]
+
+
+def test_cuts_are_held_against_the_equal_rule_not_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As written the rule is 0 / 0 where nothing moves, and would train nowhere."""
+    asked: list[str] = []
+    judged(monkeypatch, lambda text, bench: 1.0)
+    compare = Bench.compare
+
+    def recording(self: Bench, rule: RuleText, variants: Sequence[RuleText], done: object = None) -> Any:
+        asked.append(str(rule))
+        return compare(self, rule, variants)
+
+    monkeypatch.setattr(Bench, "compare", recording)
+    reduce_rule(parse("a = ema(g, 0.9)\nupdate = a / sqrt(a * a)"), PLACES)
+    assert set(asked) == {"update = sign(ema(g, 0.9))\n"}
 
 
 def test_what_fresh_workloads_do_not_confirm_is_not_recommended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--margin",
     type=click.FloatRange(0.0, 0.5),
-    default=0.05,
+    default=0.1,
     show_default=True,
     help="behaviour: loss of speed that counts as none.",
 )
