@@ -18,10 +18,11 @@ def wrapped(line: str, width: int) -> list[str]:
         return [line]
     statement = ast.parse(line).body[0]
     call = statement.value if isinstance(statement, ast.Assign | ast.Expr) else None
-    if not isinstance(call, ast.Call) or not call.args or call.keywords:
+    if not isinstance(call, ast.Call) or not (call.args or call.keywords):
         return [line]
-    head, tail = line[: call.args[0].col_offset], line[call.args[-1].end_col_offset :]
-    args = [ast.get_source_segment(line, arg) or "" for arg in call.args]
+    given: list[ast.expr | ast.keyword] = [*call.args, *call.keywords]
+    head, tail = line[: given[0].col_offset], line[given[-1].end_col_offset :]
+    args = [ast.get_source_segment(line, arg) or "" for arg in given]
     inner = [part for arg in args for part in _with_comma(wrapped(arg, width - 4))]
     return [head, *(f"    {part}" for part in inner), tail]
 
@@ -35,19 +36,5 @@ def _with_comma(lines: list[str]) -> list[str]:
     return [*lines[:-1], f"{lines[-1]},"]
 
 
-def raise_runtime_error(indent: int, message: str) -> list[str]:
-    """A RuntimeError on one line where it fits into a method, else on three."""
-    space = " " * indent
-    line = f'{space}raise RuntimeError("{message}")'
-    if len(line) + 4 <= WIDTH:
-        return [line]
-    return [f"{space}raise RuntimeError(", f'{space}    "{message}",', f"{space})"]
-
-
 def indented(lines: Sequence[str]) -> list[str]:
     return [f"    {line}" if line else "" for line in lines]
-
-
-def joined(parts: Sequence[str]) -> list[str]:
-    """Docstring, imports and ranges stand one line apart, functions and classes two."""
-    return ["\n\n".join(parts[:-2]), *parts[-2:]]

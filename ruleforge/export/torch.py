@@ -1,14 +1,15 @@
 """A rule as one standalone file with a torch optimizer, which imports torch alone.
 
-The file holds what a reader looks for, in that order: the formula and the rule text, the update in
-plain tensor arithmetic, an ordinary `Optimizer` class, and the few helpers that the rule needs. Its
-style is that of ruff and black. Foreach and fused variants belong here too, from the same script.
+The file holds what a reader looks for, in that order: the formula and the rule text, the rule as a pure
+function, the two ways to step (tensor by tensor, and over lists in foreach operations), an ordinary
+`Optimizer` class, and the few helpers that the rule needs. Its style is that of ruff and black.
 """
 
 from __future__ import annotations
 
 import builtins
 import keyword
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -16,25 +17,87 @@ from ruleforge.core import expr as ex
 from ruleforge.core.expr import Expr
 from ruleforge.core.format import format_rule
 from ruleforge.core.laws import ZERO
+from ruleforge.core.ops import OPS
 from ruleforge.core.rule import Kind
 from ruleforge.core.text import RuleText
 from ruleforge.errors import ExportError
-from ruleforge.export.lines import WIDTH, float_literal, indented, joined, raise_runtime_error, wrapped
+from ruleforge.export.foreach import Foreach, foreach_function
+from ruleforge.export.lines import WIDTH, float_literal, indented, wrapped
+from ruleforge.export.pure import Pure, pure_function
 from ruleforge.export.safety import check_class_name, check_names, class_name_for, plain_lines, snake
+from ruleforge.export.torch_class import class_lines
 from ruleforge.render.base import ATOM
 from ruleforge.render.helpers import TORCH_HELPERS, with_needed
 from ruleforge.render.names import MAX_NAME
-from ruleforge.render.python import TorchWriter, python_number
-from ruleforge.render.script import Plan, Script, Slot, Statement, make_script
+from ruleforge.render.python import TorchWriter, live_numbers, python_number
+from ruleforge.render.script import Plan, Script, Slot, make_script
 from ruleforge.render.unicode import formula
+
+STATE_VERSION = 1
+"""Of the layout of exported states; raised when old ones can no longer be read."""
 
 _DOC = WIDTH - 4
 _SCOPE = """
-    torch math Tensor Optimizer ParamsT Any Callable annotations params grads states state grad w g t lr lr0
-    progress is_matrix weight_decay maximize total_steps self group closure loss step p param defaults foreach
-    capturable differentiable RANGES fused initial_lr l O I low high value name decayed
+    torch math Tensor Optimizer ParamsT Any Callable Iterator annotations params grads states state grad w g t
+    lr lr0 progress is_matrix weight_decay maximize total_steps self group closure loss step steps p param
+    defaults foreach capturable differentiable state_dtype fused initial_lr l O I low high value name decayed
+    i x y z change lists part plain options compiling found rule version keys places key kept row
+    columns RANGES RULE VERSION STATES OPTIONS HALF BLOCK _rule _numbers _together _blocks _pieces
 """.split()
 _RESERVED = frozenset({*_SCOPE, *keyword.kwlist, *keyword.softkwlist, *dir(builtins), *TORCH_HELPERS})
+
+_BLOCK = """
+# Tensors on a CPU are stepped in parts of this many weights, which stay in its cache:
+# memory is read and written once a step, not once an operation.
+BLOCK = 2**19
+"""
+
+_TOGETHER = '''
+def _together(
+    *columns: list[Tensor],
+    capturable: bool,
+) -> Iterator[list[list[Tensor]]]:
+    """Lists that step as one: alike in device and dtype and, if it matters, step."""
+    groups: dict[Any, list[list[Tensor]]] = {}
+    for row in zip(*columns, strict=True):
+        @NUMBERS@
+        group = groups.setdefault(key, [[] for _ in row])
+        for column, x in zip(group, row, strict=True):
+            column.append(x)
+    @YIELD@
+'''
+_BLOCKS = '''
+def _blocks(columns: list[list[Tensor]]) -> Iterator[list[list[Tensor]]]:
+    """The same in parts of about BLOCK weights, on a CPU."""
+    params = columns[0]
+    if params[0].device.type != "cpu" or sum(p.numel() for p in params) <= BLOCK:
+        yield columns
+        return
+    part: list[list[Tensor]] = [[] for _ in columns]
+    size = 0
+    for row in zip(*columns, strict=True):
+        for piece in _pieces(list(row)):
+            for column, x in zip(part, piece, strict=True):
+                column.append(x)
+            size += piece[0].numel()
+            if size >= BLOCK:
+                yield part
+                part, size = [[] for _ in columns], 0
+    if part[0]:
+        yield part
+
+
+def _pieces(row: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Views of a parameter, its gradient and its states, cut alike where they are large."""
+    p, g, step, *states = row
+    tensors = [p, g, *states]
+    if p.numel() <= BLOCK or not all(x.is_contiguous() for x in tensors):
+        yield row
+        return
+    count = -(-p.numel() // BLOCK)
+    for views in zip(*(x.view(-1).chunk(count) for x in tensors), strict=True):
+        yield [views[0], views[1], step, *views[2:]]
+'''
 
 
 def export_torch(
@@ -87,26 +150,42 @@ class _File:
 
     def source(self) -> str:
         written = (*self.text.states, *(line.target for line in self.text.lines))
-        longest = max([10, *(min(len(name), MAX_NAME) for name in written)])
-        plan = Plan("torch", _RESERVED | {self.name}, WIDTH - 22 - longest, TorchWriter)
+        longest = max([24, *(min(len(name), MAX_NAME) for name in written)])
+        plan = Plan("torch", _RESERVED | {self.name}, WIDTH - 8 - longest, _live_writer)
         self.script = make_script(self.text, plan)
-        self.writer = TorchWriter(self.script)
+        self.snake = snake(self.name)
+        self.slots = tuple(sorted(self.script.slots, key=lambda slot: slot.kind is not Kind.HOST))
+        self.host = [slot.name for slot in self.slots if slot.kind is Kind.HOST]
         self.reads = self.script.reads
         self.hypers = self.script.used_hypers
-        update = self._update_function()
-        optimizer = self._class()
-        helpers = with_needed(self.writer.helpers, TORCH_HELPERS)
-        body = "\n".join([*update, *optimizer, *helpers])
-        parts = [
-            self._docstring(),
-            self._imports(body),
-            *self._ranges(),
-            "\n".join(update),
-            "\n".join(optimizer),
+        writer = _live_writer(self.script)
+        pure = self._pure(writer)
+        multi = foreach_function(self.script, self.slots, WIDTH - 4)
+        starts, init_helpers = self._starts()
+        optimizer = class_lines(
+            self.name, self._headline(), lr=self.lr, weight_decay=self.weight_decay, hypers=self.hypers,
+            slots=self.slots, starts=starts, snake=self.snake, reads_lr0="lr0" in self.reads,
+            needs_total="progress" in self.reads,
+        )  # fmt: skip
+        helpers = {**writer.helpers, **dict.fromkeys(multi.helpers), **init_helpers, "_as_real": None}
+        if self.host or "t" in pure.numbers:
+            helpers["_number"] = None
+        functions = [
+            self._rule_function(pure),
+            self._single(pure),
+            *self._numbers(multi),
+            self._multi(multi),
         ]
-        return "\n\n\n".join([*joined(parts), *helpers]) + "\n"
+        tail = [*self._grouping(multi), *with_needed(helpers, TORCH_HELPERS)]
+        body = "\n\n\n".join(["\n".join(part) for part in [*functions, optimizer]] + tail)
+        head = "\n\n".join([self._docstring(), self._imports(body), self._constants()])
+        return f"{head}\n\n\n{body}\n"
 
     # the top of the file
+
+    def _headline(self) -> str:
+        head = plain_lines(self.text.doc, _DOC)[:1]
+        return head[0].strip() if head and not head[0].strip().startswith('"') else f"{self.name}."
 
     def _docstring(self) -> str:
         doc = plain_lines(self.text.doc, _DOC)
@@ -124,12 +203,13 @@ class _File:
 
     def _imports(self, body: str) -> str:
         standard = ["import math"] if "math." in body else []
-        standard += ["from collections.abc import Callable", "from typing import Any"]
         return "\n".join(
             [
                 "from __future__ import annotations",
                 "",
                 *standard,
+                "from collections.abc import Callable, Iterator",
+                "from typing import Any",
                 "",
                 "import torch",
                 "from torch import Tensor",
@@ -139,282 +219,179 @@ class _File:
             ]
         )
 
-    def _ranges(self) -> list[str]:
-        if not self.hypers:
-            return []
+    def _constants(self) -> str:
         lines = [
-            f'    "{name}": ({python_number(hyper.low)}, {python_number(hyper.high)}),'
-            for name, hyper in self.hypers.items()
+            "# Which rule a state dict belongs to, and the version of its layout.",
+            f'RULE = "{self.text.rule.key}"',
+            f"VERSION = {STATE_VERSION}",
+            *_tuple("STATES", ["step", *(slot.name for slot in self.slots)]),
+            "OPTIONS = {",
+            '    "maximize": False,',
+            '    "foreach": None,',
+            '    "capturable": False,',
+            '    "differentiable": False,',
+            '    "state_dtype": None,',
+            "}",
+            "HALF = (torch.float16, torch.bfloat16)",
         ]
+        if self.hypers:
+            lines += ["# Open intervals that the hyperparameters must lie in.", "RANGES = {"]
+            lines += [
+                f'    "{name}": ({python_number(hyper.low)}, {python_number(hyper.high)}),'
+                for name, hyper in self.hypers.items()
+            ]
+            lines.append("}")
+        if self._is_elementwise():
+            lines += _BLOCK.strip().splitlines()
+        return "\n".join(lines)
+
+    # the functions
+
+    def _pure(self, writer: TorchWriter) -> Pure:
+        return pure_function(
+            self.script, writer, self.slots, WIDTH - 4,
+            progress="_smaller(t / total_steps, 1.0)", is_matrix="w.new_full((), float(w.ndim == 2))",
+            copied=lambda slot: slot.kind is not Kind.HOST and _is_another(slot, writer),
+        )  # fmt: skip
+
+    def _rule_function(self, pure: Pure) -> list[str]:
+        tensors = [*pure.tensors, *(slot.name for slot in self.slots if slot.kind is not Kind.HOST)]
+        live = [*self.host, *(name for name in ("t", "lr") if name in pure.numbers)]
+        fixed = [name for name in pure.numbers if name not in ("t", "lr")]
         return [
-            "\n".join(["# Open intervals that the hyperparameters must lie in.", "RANGES = {", *lines, "}"])
+            "def _rule(",
+            *(["    *,"] if not tensors else []),
+            *(f"    {name}: Tensor," for name in tensors),
+            *(["    *,"] if tensors and (live or fixed) else []),
+            *(f"    {name}: float | Tensor," for name in live),
+            *(f"    {name}: float," for name in fixed),
+            ") -> tuple[Any, ...]:",
+            '    """The rule: the update, to be subtracted times lr, and the next states."""',
+            *indented(pure.body),
         ]
 
-    # the update
-
-    def _update_function(self) -> list[str]:
-        numbers = [*self._host_arguments(), *self.hypers]
+    def _signature(self, function: str, options: list[str]) -> list[str]:
+        lists = ["params", "grads", "steps", *(slot.name for slot in self.slots)]
+        numbers = [name for name in ("lr0", "total_steps") if self._needs(name)]
         return [
-            f"def _single_tensor_{snake(self.name)}(",
-            "    params: list[Tensor],",
-            "    grads: list[Tensor],",
-            "    states: list[dict[str, Any]],",
+            f"def {function}_{self.snake}(",
+            *(f"    {name}: list[Tensor]," for name in lists),
             "    *,",
-            *(f"    {name}: float," for name in numbers),
+            "    lr: Any,",
+            *(f"    {name}: float," for name in [*numbers, *self.hypers]),
             "    weight_decay: float,",
-            "    maximize: bool,",
+            *(f"    {name}: bool," for name in options),
             ") -> None:",
-            '    """Move each parameter tensor by one step; states are overwritten in place."""',
-            *self._loop_head(),
-            *indented(indented(self._body())),
         ]
-
-    def _host_arguments(self) -> list[str]:
-        return ["lr", *(name for name in ("lr0", "total_steps") if self._needs(name))]
 
     def _needs(self, name: str) -> bool:
         return ("progress" if name == "total_steps" else name) in self.reads
 
-    def _loop_head(self) -> list[str]:
-        if "g" not in self.reads:
-            return ["    for w, state in zip(params, states, strict=True):"]
-        return ["    for w, grad, state in zip(params, grads, states, strict=True):"]
-
-    def _body(self) -> list[str]:
-        lines = ['state["step"] += 1']
-        if "g" in self.reads:
-            lines.append("g = -grad if maximize else grad")
-        if self.reads & {"t", "first", "progress"}:
-            lines.append('t = float(state["step"])')
-        if "progress" in self.reads:
-            lines.append("progress = min(t / total_steps, 1.0)")
-        if "is_matrix" in self.reads:
-            lines.append("is_matrix = w.new_full((), float(w.ndim == 2))")
-        lines += [f'{slot.name} = state["{slot.name}"]' for slot in self.script.slots]
-        lines += [""] if self.script.slots or len(lines) > 2 else []
-        for statement in self.script.statements:
-            lines += wrapped(self._statement(statement), WIDTH - 8)
-            if statement.slot is not None and statement.slot.kind is Kind.HOST:
-                lines.append(f'state["{statement.name}"] = {statement.name}')
-        update = self.script.kept or self.writer.write(self.script.update)
-        lines += [f"update = {update}"] if update != "update" else []
+    def _single(self, pure: Pure) -> list[str]:
+        lines = ["g = -grads[i] if maximize else grads[i]"] if pure.tensors else []
+        if "w" in pure.tensors:
+            lines.append("w = p.clone() if differentiable else p.to(g.dtype)")
+        arguments = list(pure.tensors)
+        named = []
+        for slot in self.slots:
+            if slot.kind is Kind.HOST:
+                named.append(f"{slot.name}=_number({slot.name}[i], capturable)")
+            else:
+                arguments.append(f"{slot.name}[i]")
+        if "t" in pure.numbers:
+            named.append("t=_number(steps[i], capturable)")
+        named += [f"{name}={name}" for name in pure.numbers if name != "t"]
+        left = "update, *states" if self.slots else "(update,)"
+        call = f"{left} = _rule({', '.join([*arguments, *named])})"
+        lines += wrapped(call, WIDTH - 8) if self.slots else wrapped(f"update = {call[12:]}[0]", WIDTH - 8)
+        lines += ["if weight_decay != 0:", "    update = update + weight_decay * p", "change = lr * update"]
+        for n, slot in enumerate(self.slots):
+            if slot.kind is Kind.HOST:
+                lines.append(f"{slot.name}[i].fill_(states[{n}])")
+        tensors = [(n, slot.name) for n, slot in enumerate(self.slots) if slot.kind is not Kind.HOST]
+        if tensors:
+            lines.append("if differentiable:")
+            lines += [f"    {name}[i] = states[{n}]" for n, name in tensors]
+            lines.append("else:")
+            lines += [f"    {name}[i].copy_(states[{n}])" for n, name in tensors]
+        lines.append("p.sub_(change)")
         return [
-            *lines,
-            "if weight_decay != 0:",
-            "    update = update + weight_decay * w",
-            "w.sub_(lr * update)",
+            *self._signature("_single_tensor", ["maximize", "capturable", "differentiable"]),
+            '    """Move one parameter tensor after the other."""',
+            "    for i, p in enumerate(params):",
+            *indented(indented(lines)),
         ]
 
-    def _statement(self, statement: Statement) -> str:
-        name, value, slot = statement.name, statement.value, statement.slot
-        text = statement.source or self.writer.value(value)
-        if slot is None:
-            copied = self.script.kinds[value] is not Kind.HOST and self.writer.may_alias(value)
-            if not copied:
-                return f"{name} = {text}"
-            return f"{name} = {f'({text})' if value.op == 'where' else text}.clone()"
-        if slot.kind is Kind.HOST:
-            return f"{name} = {text}"
-        return (not statement.source and self._in_place(slot)) or f"{name}.copy_({text})"
-
-    def _in_place(self, slot: Slot) -> str:
-        """`s.mul_(beta).add_(x)` for `beta * s + x`: the same numbers with less memory."""
-        old, value = ex.state(slot.index), slot.next
-        pairs = {"add": (value.args, value.args[::-1]), "sub": (value.args,)}.get(value.op, ())
-        for kept, rest in pairs:
-            if self._reads(rest, old):
-                continue
-            by = None if kept in self.script.names else self._factor(kept, old)
-            if kept is old or by is not None:
-                scaled = f".mul_({self.writer.write(by)})" if by is not None else ""
-                return f"{slot.name}{scaled}.{value.op}_({self.writer.write(rest)})"
-        by = self._factor(value, old)
-        return f"{slot.name}.mul_({self.writer.write(by)})" if by is not None else ""
-
-    def _factor(self, item: Expr, old: Expr) -> Expr | None:
-        """The factor in `factor * old`."""
-        if item.op == "mul":
-            for kept, factor in (item.args, item.args[::-1]):
-                if kept is old and not self._reads(factor, old):
-                    return factor
-        return None
-
-    def _reads(self, item: Expr, old: Expr) -> bool:
-        """Whether `old` is read when the node is written."""
-        if item in self.script.names:
-            return item is old
-        return any(self._reads(arg, old) for arg in item.args)
-
-    # the class
-
-    def _class(self) -> list[str]:
+    def _numbers(self, multi: Foreach) -> list[list[str]]:
+        if not multi.numbers:
+            return []
         return [
-            f"class {self.name}(Optimizer):",
-            *indented(
-                [
-                    *self._class_docstring(),
-                    "",
-                    *self._init(),
-                    "",
-                    *self._add_param_group(),
-                    "",
-                    *self._step(),
-                    "",
-                    *self._gather(),
-                ]
-            ),
-        ]
-
-    def _class_docstring(self) -> list[str]:
-        head = plain_lines(self.text.doc, _DOC)[:1]
-        lines = [
-            '"""' + (head[0].strip() if head and not head[0].strip().startswith('"') else f"{self.name}."),
-            "",
-        ]
-        lines += [
-            "Args:",
-            "    params: parameters, or dicts that define parameter groups.",
-            "    lr: learning rate.",
-        ]
-        if self._needs("total_steps"):
-            lines.append("    total_steps: steps of the whole training; the rule's schedule depends on it.")
-        for name, hyper in self.hypers.items():
-            lines.append(
-                f"    {name}: a number between {python_number(hyper.low)} and {python_number(hyper.high)}."
-            )
-        lines += [
-            "    weight_decay: decoupled decay, outside the rule.",
-            "    maximize: move along the gradient instead of against it.",
-            "",
-            "Every parameter group may have its own values. A NaN in a gradient is neither",
-            "skipped nor repaired: it reaches the states and the weights that it concerns.",
-            '"""',
-        ]
-        return lines
-
-    def _init(self) -> list[str]:
-        total = ["    total_steps: int | None = None,"] if self._needs("total_steps") else []
-        lines = [
-            "def __init__(",
-            "    self,",
-            "    params: ParamsT,",
-            f"    lr: float = {float_literal(self.lr)},",
-            *(f"    {name}: float = {float_literal(hyper.default)}," for name, hyper in self.hypers.items()),
-            f"    weight_decay: float = {float_literal(self.weight_decay)},",
-            "    *,",
-            *total,
-            "    maximize: bool = False,",
-            ") -> None:",
-        ]
-        if total:
-            lines += [
-                "    if total_steps is None:",
-                "        raise ValueError(",
-                f'            "{self.name} needs total_steps: its schedule runs over the training",',
-                "        )",
+            [
+                "def _numbers(",
+                *(f"    {name}: Any," for name in multi.arguments),
+                ") -> tuple[Any, ...]:",
+                '    """What depends on the step, not on the tensors."""',
+                *indented(multi.numbers),
             ]
-        lines += ["    defaults: dict[str, Any] = {"]
-        keys = ["lr", *self.hypers, "weight_decay", *(["total_steps"] if total else []), "maximize"]
+        ]
+
+    def _multi(self, multi: Foreach) -> list[str]:
         return [
-            *lines,
-            *(f'        "{key}": {key},' for key in keys),
-            "    }",
-            "    super().__init__(params, defaults)",
+            *self._signature("_multi_tensor", ["maximize", "capturable"]),
+            '    """The same over lists of tensors; what is not needed any more is overwritten."""',
+            *indented(multi.body),
         ]
 
-    def _add_param_group(self) -> list[str]:
-        lines = [
-            "def add_param_group(self, param_group: dict[str, Any]) -> None:",
-            '    """Add parameters with values of their own; the constructor adds its groups so."""',
-            "    group = {**self.defaults, **param_group}",
-            '    if not group["lr"] >= 0:',
-            "        raise ValueError(f\"Invalid learning rate: {group['lr']}\")",
-            '    if not group["weight_decay"] >= 0:',
-            "        raise ValueError(f\"Invalid weight_decay value: {group['weight_decay']}\")",
-        ]
-        if self._needs("total_steps"):
-            lines += [
-                '    if not group["total_steps"] >= 1:',
-                "        raise ValueError(f\"Invalid total_steps: {group['total_steps']}\")",
-            ]
-        if self.hypers:
-            lines += [
-                "    for name, (low, high) in RANGES.items():",
-                "        value = group[name]",
-                "        if not low < value < high:",
-                "            raise ValueError(",
-                '                f"Invalid {name}: {value} (must lie between {low} and {high})",',
-                "            )",
-            ]
-        lines.append("    super().add_param_group(param_group)")
-        if self._needs("lr0"):
-            lines += ["    group = self.param_groups[-1]", '    group.setdefault("lr0", group["lr"])']
-        return lines
-
-    def _step(self) -> list[str]:
-        keys = [*self._host_arguments(), *self.hypers, "weight_decay", "maximize"]
-        return [
-            "@torch.no_grad()",
-            "def step(  # type: ignore[override]",
-            "    self,",
-            "    closure: Callable[[], float] | None = None,",
-            ") -> float | None:",
-            '    """Perform one step.',
-            "",
-            "    Args:",
-            "        closure: evaluates the model again and returns the loss.",
-            '    """',
-            "    loss = None",
-            "    if closure is not None:",
-            "        with torch.enable_grad():",
-            "            loss = closure()",
-            "    for group in self.param_groups:",
-            "        params, grads, states = self._gather(group)",
-            f"        _single_tensor_{snake(self.name)}(",
-            "            params,",
-            "            grads,",
-            "            states,",
-            *(f'            {key}=group["{key}"],' for key in keys),
-            "        )",
-            "    return loss",
-        ]
-
-    def _gather(self) -> list[str]:
-        init = [f"            {line}" for slot in self.script.slots for line in self._start(slot)]
-        return [
-            "def _gather(",
-            "    self,",
-            "    group: dict[str, Any],",
-            ") -> tuple[list[Tensor], list[Tensor], list[dict[str, Any]]]:",
-            '    """Parameters that have a gradient, with their gradients and states."""',
-            "    params: list[Tensor] = []",
-            "    grads: list[Tensor] = []",
-            "    states: list[dict[str, Any]] = []",
-            '    for p in group["params"]:',
-            "        if p.grad is None:",
-            "            continue",
-            "        if p.grad.layout != torch.strided:",
-            *raise_runtime_error(12, f"{self.name} does not support sparse gradients"),
-            "        if p.is_complex():",
-            *raise_runtime_error(12, f"{self.name} does not support complex parameters"),
-            "        state = self.state[p]",
-            "        if not state:",
-            '            state["step"] = 0',
-            *init,
-            "        params.append(p)",
-            "        grads.append(p.grad)",
-            "        states.append(state)",
-            "    return params, grads, states",
-        ]
-
-    def _start(self, slot: Slot) -> list[str]:
+    def _starts(self) -> tuple[dict[str, str], dict[str, None]]:
         writer = _InitWriter(self.script)
-        value = writer.write(slot.init)
-        self.writer.helpers |= writer.helpers
-        if slot.kind is Kind.HOST:
-            value = float_literal(float(slot.init.value or 0)) if slot.init.op == "const" else value
-            return [f'state["{slot.name}"] = {value}']
-        like = {Kind.TENSOR: "torch.full_like(p, {})", Kind.SCALAR: "p.new_full((), {})"}
-        zero = {Kind.TENSOR: "torch.zeros_like(p)", Kind.SCALAR: "p.new_zeros(())"}
-        made = zero[slot.kind] if slot.init is ZERO else like[slot.kind].format(value)
-        return wrapped(f'state["{slot.name}"] = {made}', WIDTH - 16)
+        found = {}
+        for slot in self.slots:
+            if slot.init is not ZERO:
+                value = writer.write(slot.init)
+                constant = slot.init.op == "const"
+                found[slot.name] = float_literal(float(slot.init.value or 0)) if constant else value
+        return found, writer.helpers
+
+    # which tensors step together
+
+    def _is_elementwise(self) -> bool:
+        """Whether a tensor can be stepped in parts, each with the same numbers."""
+        roots = [self.script.update, *(slot.next for slot in self.slots)]
+        kinds = {OPS[item.op].kind for item in ex.walk(roots) if item.args}
+        tensors = all(slot.kind is Kind.TENSOR for slot in self.slots)
+        return tensors and not kinds & {"reduce", "matrix"} and "is_matrix" not in self.reads
+
+    def _grouping(self, multi: Foreach) -> list[str]:
+        counts = bool(re.search(r"\bsteps\b", "\n".join(multi.body)))
+        first, last = (2 if counts else 3), 3 + len(self.host)
+        if first < last:
+            numbers = [
+                f"numbers = () if capturable else tuple(x.item() for x in row[{first}:{last}])",
+                "key = (row[0].device, row[0].dtype, *numbers)",
+            ]
+        else:
+            numbers = ["key = (row[0].device, row[0].dtype)"]
+        parts = self._is_elementwise()
+        ending = ["for group in groups.values():", "    yield from _blocks(group)"]
+        made = _TOGETHER.strip().replace("@NUMBERS@", "\n        ".join(numbers))
+        made = made.replace("@YIELD@", "\n    ".join(ending if parts else ["yield from groups.values()"]))
+        return [made, *([_BLOCKS.strip()] if parts else [])]
+
+
+def _live_writer(script: Script) -> TorchWriter:
+    return TorchWriter(script, live_numbers(script))
+
+
+def _is_another(slot: Slot, writer: TorchWriter) -> bool:
+    """Whether a state's next value may be the memory of something else, such as another state."""
+    value = slot.next
+    own = value is ex.state(slot.index)
+    return not own and (value.op in ("state", "g", "w") or writer.may_alias(value))
+
+
+def _tuple(name: str, values: list[str]) -> list[str]:
+    line = f"{name} = ({', '.join(repr(v) for v in values)}{',' if len(values) == 1 else ''})"
+    line = line.replace("'", '"')
+    if len(line) <= WIDTH:
+        return [line]
+    return [f"{name} = (", *(f'    "{value}",' for value in values), ")"]

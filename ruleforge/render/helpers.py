@@ -42,9 +42,70 @@ _COMPARE = {
 
 TORCH_HELPERS: dict[str, str] = {
     "_ieee": '''
-def _ieee(op: Callable[..., Tensor], *args: float) -> float:
-    """An op on Python numbers that answers as IEEE does, where Python would raise: 1 / 0 is inf."""
-    return float(op(*(torch.tensor(arg, dtype=torch.float64) for arg in args)))
+def _ieee(op: Callable[..., Tensor], *args: Any) -> Any:
+    """An op on numbers that answers as IEEE does: 1 / 0 is inf. Tensors stay tensors."""
+    found = op(*(torch.as_tensor(arg, dtype=torch.float64) for arg in args))
+    return found if any(isinstance(arg, Tensor) for arg in args) else float(found)
+''',
+    "_as_real": '''
+def _as_real(x: Tensor) -> Tensor:
+    """Complex numbers as pairs of real ones, in the same memory."""
+    return torch.view_as_real(x) if x.is_complex() else x
+''',
+    "_number": '''
+def _number(x: Tensor, capturable: bool) -> float | Tensor:
+    """A number, or a copy as a tensor where the device must not be waited for."""
+    return x.to(torch.float64, copy=True) if capturable else x.item()
+''',
+    "_one_for_all": '''
+def _one_for_all(states: list[Tensor], capturable: bool) -> Any:
+    """The number that all of these are, or a list of tensors: see _number."""
+    found = states if capturable else states[:1]
+    numbers = [_number(x, capturable) for x in found]
+    return numbers if capturable else numbers[0]
+''',
+    "_each": '''
+def _each(op: Callable[..., Any], *args: Any) -> Any:
+    """An op on each tensor of lists; what is no list goes to each of them."""
+    lists = [arg for arg in args if isinstance(arg, list | tuple)]
+    if not lists:
+        return op(*args)
+    size = len(lists[0])
+    columns = [a if isinstance(a, list | tuple) else [a] * size for a in args]
+    return [op(*row) for row in zip(*columns, strict=True)]
+''',
+    "_columns": '''
+def _columns(op: Callable[..., tuple[Any, ...]], *args: Any) -> tuple[Any, ...]:
+    """What an op gives for numbers; for lists of them, a list of each thing that it gives."""
+    if not any(isinstance(arg, list | tuple) for arg in args):
+        return op(*args)
+    return tuple(list(column) for column in zip(*_each(op, *args), strict=True))
+''',
+    "_store": '''
+def _store(states: list[Tensor], values: Any) -> None:
+    """Keep a number, or one of a list, in each 0-dim tensor."""
+    for i, state in enumerate(states):
+        state.fill_(values[i] if isinstance(values, list) else values)
+''',
+    "_choose": '''
+def _choose(c: Tensor | bool, a: Tensor, b: Tensor) -> Tensor:
+    """The value a where c holds, else b."""
+    return torch.where(c, a, b) if isinstance(c, Tensor) else (a if c else b)
+''',
+    "_like": '''
+def _like(number: Tensor | float, w: Tensor) -> Tensor:
+    """A number as a tensor of the same dtype and device as w."""
+    return torch.as_tensor(number, dtype=w.dtype, device=w.device)
+''',
+    "_is_first": '''
+def _is_first(t: Any) -> Any:
+    """1 at the first step, else 0."""
+    return (t == 1).double() if isinstance(t, Tensor) else float(t == 1)
+''',
+    "_smaller": '''
+def _smaller(a: Any, b: float) -> Any:
+    """The smaller of two numbers, the first of which may be a tensor."""
+    return torch.clamp(a, max=b) if isinstance(a, Tensor) else min(a, b)
 ''',
     "_sign": '''
 def _sign(x: Tensor) -> Tensor:
@@ -60,7 +121,7 @@ def _cbrt(x: Tensor) -> Tensor:
 def _clip(x: Tensor | float, low: Tensor | float, high: Tensor | float) -> Tensor:
     """The smaller of high and the larger of x and low; NaN where one of them is NaN."""
     like = next(value for value in (x, low, high) if isinstance(value, Tensor))
-    options = {"dtype": like.dtype, "device": like.device}
+    options: dict[str, Any] = {"dtype": like.dtype, "device": like.device}
     x, low, high = (torch.as_tensor(value, **options) for value in (x, low, high))
     return torch.minimum(torch.maximum(x, low), high)
 ''',

@@ -192,12 +192,29 @@ for _table, _extra in ((TORCH, ()), (NUMPY, ()), ({*HOST, *_REDUCTIONS}, ())):
     if missing_ops(_table, _extra):
         raise ImportError(f"a table of Python words and the op table disagree: {missing_ops(_table, _extra)}")
 
+# Python's words for these serve floats and tensors alike.
+_FOR_BOTH = frozenset("add sub mul div neg lerp pow abs".split())
+_COMPARISON = re.compile(r" (?:[<>]=?|[=!]=) ")
 _SIMPLE = re.compile(r"-?(?:[A-Za-z_][A-Za-z_0-9.]*|[0-9.]+(?:e[-+]?[0-9]+)?)")
 
 
 def python_number(value: float) -> str:
     """A number as ruff and black write it."""
     return format_number(value).replace("e+", "e")
+
+
+def live_numbers(script: Script) -> frozenset[Expr]:
+    """Host numbers that change from step to step, or with the learning rate.
+
+    On a device that must not be waited for they are 0-dim tensors; all others are Python floats.
+    """
+    found: dict[Expr, bool] = {}
+    for item in ex.walk([script.update, *(slot.next for slot in script.slots)]):
+        own = item.op in ("t", "first", "lr", "progress") or (
+            item.op == "state" and script.kinds[item] is Kind.HOST
+        )
+        found[item] = script.kinds[item] is Kind.HOST and (own or any(found[arg] for arg in item.args))
+    return frozenset(item for item, live in found.items() if live)
 
 
 class PythonWriter(Writer):
@@ -214,6 +231,8 @@ class PythonWriter(Writer):
     def fill(self, item: Expr, spelling: Spelling, args: list[str]) -> str:
         if spelling.template == "{0} ** {1}" and all(_SIMPLE.fullmatch(arg) for arg in args):
             return "**".join(args)
+        if spelling.template == "{0} ** 0.5" and _SIMPLE.fullmatch(args[0]):
+            return f"{args[0]}**0.5"
         return super().fill(item, spelling, args)
 
 
@@ -229,20 +248,37 @@ class TorchWriter(PythonWriter):
 
     In scope where the text runs: `w`, the weights, from which numbers become tensors; the script's
     names; `t`, `lr` and so on where they are read.
+
+    Args:
+        script: names, kinds and ranges.
+        live: host numbers that may be 0-dim tensors instead of floats, see `live_numbers`; they are
+            written in words that serve both.
     """
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, live: frozenset[Expr] = frozenset()) -> None:
         super().__init__(script.names)
         self.script = script
+        self.live = live
+
+    def leaf(self, item: Expr) -> tuple[str, int]:
+        if item.op == "first" and item in self.live:
+            self.helpers["_is_first"] = None
+            return "_is_first(t)", ATOM
+        return super().leaf(item)
 
     def spelling(self, item: Expr) -> Spelling:
         if self._kind(item) is Kind.HOST:
             return self._host(item)
         numbers = tuple(self._kind(arg) is Kind.HOST for arg in item.args)
+        alive = [arg in self.live for arg in item.args]
         if item.op == "where" and self._chooses(item):
+            if alive[0]:
+                return _own("_choose", 3)
             return Spelling("{1} if {0} else {2}", LOOSEST, (SUM, SUM, SUM))
         if item.op == "mul" and item.args[0] is item.args[1] and self._is_long(item.args[0]):
             return _call("torch.square")
+        if item.op == "clip" and any(alive):
+            return TORCH["clip"]
         if (item.op, numbers) in _TORCH_NUMBERS:
             return _TORCH_NUMBERS[item.op, numbers]
         words = TORCH[item.op]
@@ -250,16 +286,26 @@ class TorchWriter(PythonWriter):
             return words
         if item.op == "where":
             numbers = (numbers[0], False, False)
-        fill = [f"w.new_full((), {{{n}}})" if number else f"{{{n}}}" for n, number in enumerate(numbers)]
-        return Spelling(words.template.format(*fill), words.level, words.inner, words.helpers)
+        forms = {0: "{{{n}}}", 1: "w.new_full((), {{{n}}})", 2: "_like({{{n}}}, w)"}
+        fill = [
+            forms[number + (number and live)].format(n=n)
+            for n, (number, live) in enumerate(zip(numbers, alive, strict=True))
+        ]
+        helpers = (*words.helpers, *(("_like",) if any(map(min, numbers, alive)) else ()))
+        return Spelling(words.template.format(*fill), words.level, words.inner, helpers)
 
     def _spelled(self, item: Expr) -> tuple[str, int]:
         """As ever, but the condition of a choice is a bare comparison."""
-        if item.op != "where" or self.spelling(item).level != LOOSEST:
+        spelling = self.spelling(item) if item.op == "where" else None
+        if spelling is None or not (spelling.level == LOOSEST or "_choose" in spelling.helpers):
             return super()._spelled(item)
-        spelling = self.spelling(item)
-        _, a, b = (self._bracketed(arg, SUM) for arg in item.args)
-        return spelling.template.format(self._condition(item.args[0]), a, b), spelling.level
+        self.helpers |= dict.fromkeys(spelling.helpers)
+        needed = SUM if spelling.level == LOOSEST else LOOSEST
+        _, a, b = (self._bracketed(arg, needed) for arg in item.args)
+        condition = self._condition(item.args[0])
+        if spelling.level != LOOSEST and not _COMPARISON.search(condition):
+            condition = f"{self._bracketed(item.args[0], SUM)} != 0"
+        return spelling.template.format(condition, a, b), spelling.level
 
     def _bracketed(self, item: Expr, level: int) -> str:
         text, held = self.held(item)
@@ -270,7 +316,7 @@ class TorchWriter(PythonWriter):
             return self.names[item]
         if item is ex.leaf("first"):
             return "t == 1"
-        if item.op in _COMPARE and "float(" in self._host(item).template:
+        if item.op in _COMPARE and (item in self.live or "float(" in self._host(item).template):
             a, b = (self._bracketed(arg, SUM) for arg in item.args)
             return f"{a} {_COMPARE[item.op]} {b}"
         return self._bracketed(item, SUM)
@@ -287,7 +333,16 @@ class TorchWriter(PythonWriter):
     def _host(self, item: Expr) -> Spelling:
         word = HOST[item.op]
         ranges = [self._range(arg) for arg in item.args]
-        if word.safe(ranges, self._range(item)):
+        safe = word.safe(ranges, self._range(item))
+        if item in self.live:
+            if safe and item.op == "sqrt":
+                return Spelling("{0} ** 0.5", POWER, (ATOM,))
+            if safe and item.op in _FOR_BOTH:
+                return word.spelling
+            name = {"cbrt": "_cbrt", "clip": "_clip"}.get(item.op, word.fallback)
+            args = ", ".join(f"{{{n}}}" for n in range(len(item.args)))
+            return Spelling(f"_ieee({name}, {args})", helpers=("_ieee", *((name,) if name[0] == "_" else ())))
+        if safe:
             if item.op == "mul" and item.args[0] is item.args[1] and self._is_long(item.args[0]):
                 return Spelling("{0} ** 2", POWER, (ATOM,)) if self._range(item).is_finite else word.spelling
             return word.spelling

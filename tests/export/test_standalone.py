@@ -74,7 +74,7 @@ def test_imports_torch_and_the_standard_library_alone(name: str) -> None:
     allowed = {
         "from __future__ import annotations",
         "import math",
-        "from collections.abc import Callable",
+        "from collections.abc import Callable, Iterator",
         "from typing import Any",
         "import torch",
         "from torch import Tensor",

@@ -74,5 +74,5 @@ def test_mypy_is_content(folder: Path) -> None:
 def test_the_maths_fits_a_screen() -> None:
     for name, entry in KNOWN.items():
         source = export_torch(entry.rule)
-        body = source.split('"""Move each parameter tensor')[1].split("\n\n\n")[0]
+        body = source.split('"""The rule: the update')[1].split("\n\n\n")[0]
         assert body.count("\n") <= 40, name

@@ -52,7 +52,7 @@ def test_torch_options() -> None:
         LION, "torch", class_name="MyLion", lr=3e-4, weight_decay=0.1, provenance={"run": "r1", "seed": 3}
     )
     assert "class MyLion(Optimizer)" in made
-    assert "lr: float = 0.0003," in made
+    assert "lr: float | Tensor = 0.0003," in made
     assert "weight_decay: float = 0.1," in made
     assert "run: r1\nseed: 3\n" in made
 

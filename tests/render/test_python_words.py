@@ -34,6 +34,7 @@ TORCH_HEAD = """
 from __future__ import annotations
 import math
 from collections.abc import Callable
+from typing import Any
 import torch
 from torch import Tensor
 """

@@ -28,7 +28,7 @@ Written by ruleforge from the rule 00afd22c9dffcf275c27da91af8bb977:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -37,6 +37,18 @@ from torch.optim.optimizer import Optimizer, ParamsT
 
 __all__ = ["CautiousLion"]
 
+# Which rule a state dict belongs to, and the version of its layout.
+RULE = "00afd22c9dffcf275c27da91af8bb977"
+VERSION = 1
+STATES = ("step", "exp_avg")
+OPTIONS = {
+    "maximize": False,
+    "foreach": None,
+    "capturable": False,
+    "differentiable": False,
+    "state_dtype": None,
+}
+HALF = (torch.float16, torch.bfloat16)
 # Open intervals that the hyperparameters must lie in.
 RANGES = {
     "beta1": (0, 1),
@@ -44,30 +56,80 @@ RANGES = {
 }
 
 
+def _rule(
+    g: Tensor,
+    exp_avg: Tensor,
+    *,
+    beta1: float,
+    beta2: float,
+) -> tuple[Any, ...]:
+    """The rule: the update, to be subtracted times lr, and the next states."""
+    a = _sign(g + beta1 * (exp_avg - g))
+    exp_avg = g + beta2 * (exp_avg - g)
+    mask = _greater(a * g, 0)
+    update = a * mask / torch.clamp(_mean(mask), min=0.001)
+    return update, exp_avg
+
+
 def _single_tensor_cautious_lion(
     params: list[Tensor],
     grads: list[Tensor],
-    states: list[dict[str, Any]],
+    steps: list[Tensor],
+    exp_avg: list[Tensor],
     *,
-    lr: float,
+    lr: Any,
     beta1: float,
     beta2: float,
     weight_decay: float,
     maximize: bool,
+    capturable: bool,
+    differentiable: bool,
 ) -> None:
-    """Move each parameter tensor by one step; states are overwritten in place."""
-    for w, grad, state in zip(params, grads, states, strict=True):
-        state["step"] += 1
-        g = -grad if maximize else grad
-        exp_avg = state["exp_avg"]
-
-        a = _sign(g + beta1 * (exp_avg - g))
-        exp_avg.copy_(g + beta2 * (exp_avg - g))
-        mask = _greater(a * g, 0)
-        update = a * mask / torch.clamp(_mean(mask), min=0.001)
+    """Move one parameter tensor after the other."""
+    for i, p in enumerate(params):
+        g = -grads[i] if maximize else grads[i]
+        update, *states = _rule(g, exp_avg[i], beta1=beta1, beta2=beta2)
         if weight_decay != 0:
-            update = update + weight_decay * w
-        w.sub_(lr * update)
+            update = update + weight_decay * p
+        change = lr * update
+        if differentiable:
+            exp_avg[i] = states[0]
+        else:
+            exp_avg[i].copy_(states[0])
+        p.sub_(change)
+
+
+def _multi_tensor_cautious_lion(
+    params: list[Tensor],
+    grads: list[Tensor],
+    steps: list[Tensor],
+    exp_avg: list[Tensor],
+    *,
+    lr: Any,
+    beta1: float,
+    beta2: float,
+    weight_decay: float,
+    maximize: bool,
+    capturable: bool,
+) -> None:
+    """The same over lists of tensors; what is not needed any more is overwritten."""
+    g = torch._foreach_neg(grads) if maximize else grads
+    part = torch._foreach_lerp(g, exp_avg, beta1)
+    a = _each(_sign, part)
+    torch._foreach_lerp_(exp_avg, g, 1 - beta2)
+    part_3 = torch._foreach_mul(a, g)
+    mask = _each(lambda x: _greater(x, 0), part_3)
+    torch._foreach_mul_(a, mask)
+    part_4 = _each(_mean, mask)
+    torch._foreach_maximum_(part_4, 0.001)
+    torch._foreach_div_(a, part_4)
+    if weight_decay != 0:
+        torch._foreach_mul_(params, 1 - lr * weight_decay)
+    if capturable:
+        torch._foreach_mul_(a, lr)
+        torch._foreach_sub_(params, a)
+    else:
+        torch._foreach_add_(params, a, alpha=-lr)
 
 
 class CautiousLion(Optimizer):
@@ -75,25 +137,35 @@ class CautiousLion(Optimizer):
 
     Args:
         params: parameters, or dicts that define parameter groups.
-        lr: learning rate.
+        lr: learning rate; a tensor of one element where `capturable`.
         beta1: a number between 0 and 1.
         beta2: a number between 0 and 1.
         weight_decay: decoupled decay, outside the rule.
         maximize: move along the gradient instead of against it.
+        foreach: step over lists of tensors, the fast way; by default where that works.
+        capturable: never wait for the device, so that steps can go into a CUDA graph.
+        differentiable: let autograd see through the step.
+        state_dtype: dtype of the states of half-precision parameters, such as
+            torch.float32; by default that of the parameter.
 
-    Every parameter group may have its own values. A NaN in a gradient is neither
-    skipped nor repaired: it reaches the states and the weights that it concerns.
+    Every parameter group may have its own values. Complex parameters are treated as
+    pairs of real numbers. A NaN in a gradient is neither skipped nor repaired: it
+    reaches the states and the weights that it concerns.
     """
 
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 0.001,
+        lr: float | Tensor = 0.001,
         beta1: float = 0.9,
         beta2: float = 0.99,
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         defaults: dict[str, Any] = {
             "lr": lr,
@@ -101,25 +173,69 @@ class CautiousLion(Optimizer):
             "beta2": beta2,
             "weight_decay": weight_decay,
             "maximize": maximize,
+            "foreach": foreach,
+            "capturable": capturable,
+            "differentiable": differentiable,
+            "state_dtype": state_dtype,
         }
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with values of their own; the constructor adds its groups so."""
-        group = {**self.defaults, **param_group}
-        if not group["lr"] >= 0:
-            raise ValueError(f"Invalid learning rate: {group['lr']}")
-        if not group["weight_decay"] >= 0:
-            raise ValueError(f"Invalid weight_decay value: {group['weight_decay']}")
-        for name, (low, high) in RANGES.items():
-            value = group[name]
-            if not low < value < high:
-                raise ValueError(
-                    f"Invalid {name}: {value} (must lie between {low} and {high})",
-                )
+        if isinstance(param_group, dict):
+            self._check({**self.defaults, **param_group})
         super().add_param_group(param_group)
 
-    @torch.no_grad()
+    def _check(self, group: dict[str, Any]) -> None:
+        lr = group["lr"]
+        if isinstance(lr, Tensor) and lr.numel() != 1:
+            raise ValueError("Tensor lr must be 1-element")
+        if isinstance(lr, Tensor) and group["foreach"] and not group["capturable"]:
+            raise ValueError(
+                "lr as a Tensor is not supported for capturable=False and foreach=True",
+            )
+        if not lr >= 0:
+            raise ValueError(f"Invalid learning rate: {lr}")
+        if not group["weight_decay"] >= 0:
+            raise ValueError(f"Invalid weight_decay value: {group['weight_decay']}")
+        if group["foreach"] and group["differentiable"]:
+            raise ValueError("foreach and differentiable exclude each other")
+        for name, (low, high) in RANGES.items():
+            if not low < group[name] < high:
+                raise ValueError(
+                    f"Invalid {name}: {group[name]} (must lie between {low} and {high})",
+                )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for name, value in OPTIONS.items():
+                group.setdefault(name, value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """States and groups, marked with the rule that they belong to."""
+        return {**super().state_dict(), "rule": RULE, "version": VERSION}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` gave; states of another rule or version are refused."""
+        rule, version = state_dict.get("rule", RULE), state_dict.get("version", VERSION)
+        if rule != RULE:
+            raise ValueError(f"the state dict is of rule {rule}, not of {RULE}")
+        if version != VERSION:
+            raise ValueError(f"the state dict has version {version}, not {VERSION}")
+        for found in state_dict["state"].values():
+            if set(found) != set(STATES):
+                names = ", ".join(sorted(found))
+                raise ValueError(f"the state dict has {names}, not {', '.join(STATES)}")
+        super().load_state_dict(state_dict)
+        # torch gives states the dtype of their parameter; here they keep their own.
+        keys = [key for group in state_dict["param_groups"] for key in group["params"]]
+        places = [(p, group) for group in self.param_groups for p in group["params"]]
+        for key, (p, group) in zip(keys, places, strict=True):
+            for name, value in state_dict["state"].get(key, {}).items():
+                kept = self._empty(name, p, group)
+                self.state[p][name] = kept.copy_(torch.as_tensor(value))
+
     def step(  # type: ignore[override]
         self,
         closure: Callable[[], float] | None = None,
@@ -133,43 +249,123 @@ class CautiousLion(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            params, grads, states = self._gather(group)
-            _single_tensor_cautious_lion(
-                params,
-                grads,
-                states,
-                lr=group["lr"],
-                beta1=group["beta1"],
-                beta2=group["beta2"],
-                weight_decay=group["weight_decay"],
-                maximize=group["maximize"],
-            )
+        with torch.set_grad_enabled(self.defaults["differentiable"]):
+            for group in self.param_groups:
+                self._step_group(group)
         return loss
 
-    def _gather(
-        self,
-        group: dict[str, Any],
-    ) -> tuple[list[Tensor], list[Tensor], list[dict[str, Any]]]:
-        """Parameters that have a gradient, with their gradients and states."""
+    def _step_group(self, group: dict[str, Any]) -> None:
         params: list[Tensor] = []
         grads: list[Tensor] = []
-        states: list[dict[str, Any]] = []
+        steps: list[Tensor] = []
+        exp_avg: list[Tensor] = []
+        self._init_group(group, params, grads, steps, exp_avg)
+        if not params:
+            return
+        compiling = torch.compiler.is_compiling()
+        capturable = group["capturable"] or compiling
+        differentiable = group["differentiable"]
+        lr = group["lr"]
+        if isinstance(lr, Tensor):
+            lr = lr.reshape(()).double() if capturable or differentiable else lr.item()
+        foreach = group["foreach"]
+        if foreach is None:
+            plain = all(type(p) in (Tensor, torch.nn.Parameter) for p in params)
+            foreach = plain and not differentiable
+        torch._foreach_add_(steps, 1)
+        lists = [params, grads, steps, exp_avg]
+        if any(p.is_complex() for p in params):
+            lists = [[_as_real(x) for x in column] for column in lists]
+        dtype = group["state_dtype"]
+        if dtype is not None:
+            lists[1] = [g.to(dtype) if g.dtype in HALF else g for g in lists[1]]
+        options = {
+            "beta1": group["beta1"],
+            "beta2": group["beta2"],
+            "weight_decay": group["weight_decay"],
+            "maximize": group["maximize"],
+        }
+        if foreach and not compiling:
+            for part in _together(*lists, capturable=capturable):
+                _multi_tensor_cautious_lion(
+                    *part,
+                    lr=lr,
+                    capturable=capturable,
+                    **options,
+                )
+            return
+        _single_tensor_cautious_lion(
+            *lists,
+            lr=lr,
+            capturable=capturable,
+            differentiable=differentiable,
+            **options,
+        )
+        if differentiable:
+            for i, p in enumerate(params):
+                self.state[p]["exp_avg"] = lists[3][i]
+
+    def _init_group(
+        self,
+        group: dict[str, Any],
+        params: list[Tensor],
+        grads: list[Tensor],
+        steps: list[Tensor],
+        exp_avg: list[Tensor],
+    ) -> None:
+        """Fill the lists with parameters that have a gradient, and start their states."""
         for p in group["params"]:
             if p.grad is None:
                 continue
             if p.grad.layout != torch.strided:
-                raise RuntimeError("CautiousLion does not support sparse gradients")
-            if p.is_complex():
-                raise RuntimeError("CautiousLion does not support complex parameters")
+                this = type(self).__name__
+                raise RuntimeError(f"{this} does not support sparse gradients")
             state = self.state[p]
             if not state:
-                state["step"] = 0
-                state["exp_avg"] = torch.zeros_like(p)
+                for name in STATES:
+                    state[name] = self._empty(name, p, group)
             params.append(p)
             grads.append(p.grad)
-            states.append(state)
-        return params, grads, states
+            steps.append(state["step"])
+            exp_avg.append(state["exp_avg"])
+
+    def _empty(self, name: str, p: Tensor, group: dict[str, Any]) -> Tensor:
+        """A state as it is before it has a value: zeros of the right shape and dtype."""
+        device = p.device if group["capturable"] else "cpu"
+        if name == "step":
+            return torch.zeros((), device=device)
+        like = _as_real(p.detach())
+        dtype = group["state_dtype"] if like.dtype in HALF else None
+        return torch.zeros_like(like, dtype=dtype)
+
+
+def _together(
+    *columns: list[Tensor],
+    capturable: bool,
+) -> Iterator[list[list[Tensor]]]:
+    """Lists that step as one: alike in device and dtype and, if it matters, step."""
+    groups: dict[Any, list[list[Tensor]]] = {}
+    for row in zip(*columns, strict=True):
+        key = (row[0].device, row[0].dtype)
+        group = groups.setdefault(key, [[] for _ in row])
+        for column, x in zip(group, row, strict=True):
+            column.append(x)
+    yield from groups.values()
+
+
+def _as_real(x: Tensor) -> Tensor:
+    """Complex numbers as pairs of real ones, in the same memory."""
+    return torch.view_as_real(x) if x.is_complex() else x
+
+
+def _each(op: Callable[..., Any], *args: Any) -> Any:
+    """An op on each tensor of lists; what is no list goes to each of them."""
+    lists = [arg for arg in args if isinstance(arg, list | tuple)]
+    if not lists:
+        return op(*args)
+    size = len(lists[0])
+    columns = [a if isinstance(a, list | tuple) else [a] * size for a in args]
+    return [op(*row) for row in zip(*columns, strict=True)]
 
 
 def _sign(x: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ Written by ruleforge from the rule 7c1f6ae769a6a1ac2a4b542b32090436:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -43,6 +43,18 @@ from torch.optim.optimizer import Optimizer, ParamsT
 
 __all__ = ["RpropRule"]
 
+# Which rule a state dict belongs to, and the version of its layout.
+RULE = "7c1f6ae769a6a1ac2a4b542b32090436"
+VERSION = 1
+STATES = ("step", "h", "kept_")
+OPTIONS = {
+    "maximize": False,
+    "foreach": None,
+    "capturable": False,
+    "differentiable": False,
+    "state_dtype": None,
+}
+HALF = (torch.float16, torch.bfloat16)
 # Open intervals that the hyperparameters must lie in.
 RANGES = {
     "eta_minus": (0, 1),
@@ -50,14 +62,41 @@ RANGES = {
     "step_min": (0, 0.01),
     "step_max": (0.01, 10000),
 }
+# Tensors on a CPU are stepped in parts of this many weights, which stay in its cache:
+# memory is read and written once a step, not once an operation.
+BLOCK = 2**19
+
+
+def _rule(
+    g: Tensor,
+    h: Tensor,
+    kept_: Tensor,
+    *,
+    lr: float | Tensor,
+    eta_minus: float,
+    eta_plus: float,
+    step_min: float,
+    step_max: float,
+) -> tuple[Any, ...]:
+    """The rule: the update, to be subtracted times lr, and the next states."""
+    s = _sign(g * kept_)
+    mask = _less(s, 0)
+    part_2 = _where(mask, eta_minus, 1)
+    part_ = _where(_greater(s, 0), eta_plus, part_2)
+    h = torch.clamp(h * part_, step_min, step_max)
+    kept_ = _where(mask, 0, g)
+    update = _sign(kept_) * h / lr
+    return update, h, kept_
 
 
 def _single_tensor_rprop_rule(
     params: list[Tensor],
     grads: list[Tensor],
-    states: list[dict[str, Any]],
+    steps: list[Tensor],
+    h: list[Tensor],
+    kept_: list[Tensor],
     *,
-    lr: float,
+    lr: Any,
     lr0: float,
     eta_minus: float,
     eta_plus: float,
@@ -65,24 +104,74 @@ def _single_tensor_rprop_rule(
     step_max: float,
     weight_decay: float,
     maximize: bool,
+    capturable: bool,
+    differentiable: bool,
 ) -> None:
-    """Move each parameter tensor by one step; states are overwritten in place."""
-    for w, grad, state in zip(params, grads, states, strict=True):
-        state["step"] += 1
-        g = -grad if maximize else grad
-        h = state["h"]
-        kept = state["kept"]
-
-        s = _sign(g * kept)
-        mask = _less(s, 0)
-        part_2 = _where(mask, eta_minus, 1)
-        part = _where(_greater(s, 0), eta_plus, part_2)
-        h.copy_(torch.clamp(h * part, step_min, step_max))
-        kept.copy_(_where(mask, 0, g))
-        update = _sign(kept) * h / lr
+    """Move one parameter tensor after the other."""
+    for i, p in enumerate(params):
+        g = -grads[i] if maximize else grads[i]
+        update, *states = _rule(
+            g,
+            h[i],
+            kept_[i],
+            lr=lr,
+            eta_minus=eta_minus,
+            eta_plus=eta_plus,
+            step_min=step_min,
+            step_max=step_max,
+        )
         if weight_decay != 0:
-            update = update + weight_decay * w
-        w.sub_(lr * update)
+            update = update + weight_decay * p
+        change = lr * update
+        if differentiable:
+            h[i] = states[0]
+            kept_[i] = states[1]
+        else:
+            h[i].copy_(states[0])
+            kept_[i].copy_(states[1])
+        p.sub_(change)
+
+
+def _multi_tensor_rprop_rule(
+    params: list[Tensor],
+    grads: list[Tensor],
+    steps: list[Tensor],
+    h: list[Tensor],
+    kept_: list[Tensor],
+    *,
+    lr: Any,
+    lr0: float,
+    eta_minus: float,
+    eta_plus: float,
+    step_min: float,
+    step_max: float,
+    weight_decay: float,
+    maximize: bool,
+    capturable: bool,
+) -> None:
+    """The same over lists of tensors; what is not needed any more is overwritten."""
+    g = torch._foreach_neg(grads) if maximize else grads
+    part = torch._foreach_mul(g, kept_)
+    s = _each(_sign, part)
+    mask = _each(lambda x: _less(x, 0), s)
+    part_2 = _each(lambda x: _where(x, eta_minus, 1), mask)
+    part_3 = _each(lambda x: _greater(x, 0), s)
+    part_ = _each(lambda x, y: _where(x, eta_plus, y), part_3, part_2)
+    part_4 = torch._foreach_mul(h, part_)
+    new = _each(lambda x: torch.clamp(x, step_min, step_max), part_4)
+    torch._foreach_copy_(h, new)
+    new_2 = _each(lambda x, y: _where(x, 0, y), mask, g)
+    torch._foreach_copy_(kept_, new_2)
+    update = _each(_sign, kept_)
+    torch._foreach_mul_(update, h)
+    torch._foreach_div_(update, lr)
+    if weight_decay != 0:
+        torch._foreach_mul_(params, 1 - lr * weight_decay)
+    if capturable:
+        torch._foreach_mul_(update, lr)
+        torch._foreach_sub_(params, update)
+    else:
+        torch._foreach_add_(params, update, alpha=-lr)
 
 
 class RpropRule(Optimizer):
@@ -90,22 +179,28 @@ class RpropRule(Optimizer):
 
     Args:
         params: parameters, or dicts that define parameter groups.
-        lr: learning rate.
+        lr: learning rate; a tensor of one element where `capturable`.
         eta_minus: a number between 0 and 1.
         eta_plus: a number between 1 and 10.
         step_min: a number between 0 and 0.01.
         step_max: a number between 0.01 and 10000.
         weight_decay: decoupled decay, outside the rule.
         maximize: move along the gradient instead of against it.
+        foreach: step over lists of tensors, the fast way; by default where that works.
+        capturable: never wait for the device, so that steps can go into a CUDA graph.
+        differentiable: let autograd see through the step.
+        state_dtype: dtype of the states of half-precision parameters, such as
+            torch.float32; by default that of the parameter.
 
-    Every parameter group may have its own values. A NaN in a gradient is neither
-    skipped nor repaired: it reaches the states and the weights that it concerns.
+    Every parameter group may have its own values. Complex parameters are treated as
+    pairs of real numbers. A NaN in a gradient is neither skipped nor repaired: it
+    reaches the states and the weights that it concerns.
     """
 
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 0.001,
+        lr: float | Tensor = 0.001,
         eta_minus: float = 0.5,
         eta_plus: float = 1.2,
         step_min: float = 1e-06,
@@ -113,6 +208,10 @@ class RpropRule(Optimizer):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         defaults: dict[str, Any] = {
             "lr": lr,
@@ -122,27 +221,71 @@ class RpropRule(Optimizer):
             "step_max": step_max,
             "weight_decay": weight_decay,
             "maximize": maximize,
+            "foreach": foreach,
+            "capturable": capturable,
+            "differentiable": differentiable,
+            "state_dtype": state_dtype,
         }
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with values of their own; the constructor adds its groups so."""
-        group = {**self.defaults, **param_group}
-        if not group["lr"] >= 0:
-            raise ValueError(f"Invalid learning rate: {group['lr']}")
-        if not group["weight_decay"] >= 0:
-            raise ValueError(f"Invalid weight_decay value: {group['weight_decay']}")
-        for name, (low, high) in RANGES.items():
-            value = group[name]
-            if not low < value < high:
-                raise ValueError(
-                    f"Invalid {name}: {value} (must lie between {low} and {high})",
-                )
+        if isinstance(param_group, dict):
+            self._check({**self.defaults, **param_group})
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        group.setdefault("lr0", group["lr"])
+        group.setdefault("lr0", float(group["lr"]))
 
-    @torch.no_grad()
+    def _check(self, group: dict[str, Any]) -> None:
+        lr = group["lr"]
+        if isinstance(lr, Tensor) and lr.numel() != 1:
+            raise ValueError("Tensor lr must be 1-element")
+        if isinstance(lr, Tensor) and group["foreach"] and not group["capturable"]:
+            raise ValueError(
+                "lr as a Tensor is not supported for capturable=False and foreach=True",
+            )
+        if not lr >= 0:
+            raise ValueError(f"Invalid learning rate: {lr}")
+        if not group["weight_decay"] >= 0:
+            raise ValueError(f"Invalid weight_decay value: {group['weight_decay']}")
+        if group["foreach"] and group["differentiable"]:
+            raise ValueError("foreach and differentiable exclude each other")
+        for name, (low, high) in RANGES.items():
+            if not low < group[name] < high:
+                raise ValueError(
+                    f"Invalid {name}: {group[name]} (must lie between {low} and {high})",
+                )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for name, value in OPTIONS.items():
+                group.setdefault(name, value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """States and groups, marked with the rule that they belong to."""
+        return {**super().state_dict(), "rule": RULE, "version": VERSION}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` gave; states of another rule or version are refused."""
+        rule, version = state_dict.get("rule", RULE), state_dict.get("version", VERSION)
+        if rule != RULE:
+            raise ValueError(f"the state dict is of rule {rule}, not of {RULE}")
+        if version != VERSION:
+            raise ValueError(f"the state dict has version {version}, not {VERSION}")
+        for found in state_dict["state"].values():
+            if set(found) != set(STATES):
+                names = ", ".join(sorted(found))
+                raise ValueError(f"the state dict has {names}, not {', '.join(STATES)}")
+        super().load_state_dict(state_dict)
+        # torch gives states the dtype of their parameter; here they keep their own.
+        keys = [key for group in state_dict["param_groups"] for key in group["params"]]
+        places = [(p, group) for group in self.param_groups for p in group["params"]]
+        for key, (p, group) in zip(keys, places, strict=True):
+            for name, value in state_dict["state"].get(key, {}).items():
+                kept = self._empty(name, p, group)
+                self.state[p][name] = kept.copy_(torch.as_tensor(value))
+
     def step(  # type: ignore[override]
         self,
         closure: Callable[[], float] | None = None,
@@ -156,47 +299,164 @@ class RpropRule(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            params, grads, states = self._gather(group)
-            _single_tensor_rprop_rule(
-                params,
-                grads,
-                states,
-                lr=group["lr"],
-                lr0=group["lr0"],
-                eta_minus=group["eta_minus"],
-                eta_plus=group["eta_plus"],
-                step_min=group["step_min"],
-                step_max=group["step_max"],
-                weight_decay=group["weight_decay"],
-                maximize=group["maximize"],
-            )
+        with torch.set_grad_enabled(self.defaults["differentiable"]):
+            for group in self.param_groups:
+                self._step_group(group)
         return loss
 
-    def _gather(
-        self,
-        group: dict[str, Any],
-    ) -> tuple[list[Tensor], list[Tensor], list[dict[str, Any]]]:
-        """Parameters that have a gradient, with their gradients and states."""
+    def _step_group(self, group: dict[str, Any]) -> None:
         params: list[Tensor] = []
         grads: list[Tensor] = []
-        states: list[dict[str, Any]] = []
+        steps: list[Tensor] = []
+        h: list[Tensor] = []
+        kept_: list[Tensor] = []
+        self._init_group(group, params, grads, steps, h, kept_)
+        if not params:
+            return
+        compiling = torch.compiler.is_compiling()
+        capturable = group["capturable"] or compiling
+        differentiable = group["differentiable"]
+        lr = group["lr"]
+        if isinstance(lr, Tensor):
+            lr = lr.reshape(()).double() if capturable or differentiable else lr.item()
+        foreach = group["foreach"]
+        if foreach is None:
+            plain = all(type(p) in (Tensor, torch.nn.Parameter) for p in params)
+            foreach = plain and not differentiable
+        torch._foreach_add_(steps, 1)
+        lists = [params, grads, steps, h, kept_]
+        if any(p.is_complex() for p in params):
+            lists = [[_as_real(x) for x in column] for column in lists]
+        dtype = group["state_dtype"]
+        if dtype is not None:
+            lists[1] = [g.to(dtype) if g.dtype in HALF else g for g in lists[1]]
+        options = {
+            "lr0": group["lr0"],
+            "eta_minus": group["eta_minus"],
+            "eta_plus": group["eta_plus"],
+            "step_min": group["step_min"],
+            "step_max": group["step_max"],
+            "weight_decay": group["weight_decay"],
+            "maximize": group["maximize"],
+        }
+        if foreach and not compiling:
+            for part in _together(*lists, capturable=capturable):
+                _multi_tensor_rprop_rule(
+                    *part,
+                    lr=lr,
+                    capturable=capturable,
+                    **options,
+                )
+            return
+        _single_tensor_rprop_rule(
+            *lists,
+            lr=lr,
+            capturable=capturable,
+            differentiable=differentiable,
+            **options,
+        )
+        if differentiable:
+            for i, p in enumerate(params):
+                self.state[p]["h"] = lists[3][i]
+                self.state[p]["kept_"] = lists[4][i]
+
+    def _init_group(
+        self,
+        group: dict[str, Any],
+        params: list[Tensor],
+        grads: list[Tensor],
+        steps: list[Tensor],
+        h: list[Tensor],
+        kept_: list[Tensor],
+    ) -> None:
+        """Fill the lists with parameters that have a gradient, and start their states."""
         for p in group["params"]:
             if p.grad is None:
                 continue
             if p.grad.layout != torch.strided:
-                raise RuntimeError("RpropRule does not support sparse gradients")
-            if p.is_complex():
-                raise RuntimeError("RpropRule does not support complex parameters")
+                this = type(self).__name__
+                raise RuntimeError(f"{this} does not support sparse gradients")
             state = self.state[p]
             if not state:
-                state["step"] = 0
-                state["h"] = torch.full_like(p, group["lr0"])
-                state["kept"] = torch.zeros_like(p)
+                for name in STATES:
+                    state[name] = self._empty(name, p, group)
+                state["h"].fill_(group["lr0"])
             params.append(p)
             grads.append(p.grad)
-            states.append(state)
-        return params, grads, states
+            steps.append(state["step"])
+            h.append(state["h"])
+            kept_.append(state["kept_"])
+
+    def _empty(self, name: str, p: Tensor, group: dict[str, Any]) -> Tensor:
+        """A state as it is before it has a value: zeros of the right shape and dtype."""
+        device = p.device if group["capturable"] else "cpu"
+        if name == "step":
+            return torch.zeros((), device=device)
+        like = _as_real(p.detach())
+        dtype = group["state_dtype"] if like.dtype in HALF else None
+        return torch.zeros_like(like, dtype=dtype)
+
+
+def _together(
+    *columns: list[Tensor],
+    capturable: bool,
+) -> Iterator[list[list[Tensor]]]:
+    """Lists that step as one: alike in device and dtype and, if it matters, step."""
+    groups: dict[Any, list[list[Tensor]]] = {}
+    for row in zip(*columns, strict=True):
+        key = (row[0].device, row[0].dtype)
+        group = groups.setdefault(key, [[] for _ in row])
+        for column, x in zip(group, row, strict=True):
+            column.append(x)
+    for group in groups.values():
+        yield from _blocks(group)
+
+
+def _blocks(columns: list[list[Tensor]]) -> Iterator[list[list[Tensor]]]:
+    """The same in parts of about BLOCK weights, on a CPU."""
+    params = columns[0]
+    if params[0].device.type != "cpu" or sum(p.numel() for p in params) <= BLOCK:
+        yield columns
+        return
+    part: list[list[Tensor]] = [[] for _ in columns]
+    size = 0
+    for row in zip(*columns, strict=True):
+        for piece in _pieces(list(row)):
+            for column, x in zip(part, piece, strict=True):
+                column.append(x)
+            size += piece[0].numel()
+            if size >= BLOCK:
+                yield part
+                part, size = [[] for _ in columns], 0
+    if part[0]:
+        yield part
+
+
+def _pieces(row: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Views of a parameter, its gradient and its states, cut alike where they are large."""
+    p, g, step, *states = row
+    tensors = [p, g, *states]
+    if p.numel() <= BLOCK or not all(x.is_contiguous() for x in tensors):
+        yield row
+        return
+    count = -(-p.numel() // BLOCK)
+    for views in zip(*(x.view(-1).chunk(count) for x in tensors), strict=True):
+        yield [views[0], views[1], step, *views[2:]]
+
+
+def _as_real(x: Tensor) -> Tensor:
+    """Complex numbers as pairs of real ones, in the same memory."""
+    return torch.view_as_real(x) if x.is_complex() else x
+
+
+def _each(op: Callable[..., Any], *args: Any) -> Any:
+    """An op on each tensor of lists; what is no list goes to each of them."""
+    lists = [arg for arg in args if isinstance(arg, list | tuple)]
+    if not lists:
+        return op(*args)
+    size = len(lists[0])
+    columns = [a if isinstance(a, list | tuple) else [a] * size for a in args]
+    return [op(*row) for row in zip(*columns, strict=True)]
 
 
 def _sign(x: Tensor) -> Tensor:
