@@ -97,7 +97,7 @@ class SearchRun:
         """
         pace = max(self.funnel.counts["lane_steps"] / max(1e-9, self.training_s), LANE_STEPS_PER_S / 10)
         protocol = final_protocol(self.config)
-        lanes = len(protocol.grid()) + len(protocol.score_seeds)
+        lanes = protocol.n_lanes
         places = {w.name: w.steps for w in (*self.workloads, *load_validation_workloads(self.config))}
         compiled = self.funnel.plan.compiled
         slower = {name: EAGER_COST if compiled and name not in compiled else 1 for name in places}

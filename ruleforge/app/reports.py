@@ -116,7 +116,9 @@ def print_search(result: Record) -> None:
 def _print_funnel(funnel: Record) -> None:
     """The stages in order, then what was set aside, with the hit rates of both duplicate checks."""
     aside = {name: n for name, n in funnel.items() if name.startswith(("duplicate", "rejected"))}
-    stages = {name: n for name, n in funnel.items() if name not in aside and name != "lane_steps"}
+    stages = {
+        name: n for name, n in funnel.items() if name not in aside and not name.startswith("lane_steps")
+    }
     say(f"Funnel: {funnel_line(stages)}")
     asked, unique = funnel.get("proposed") or 0, funnel.get("unique") or 0
     bases = {"duplicate_key": asked, "duplicate_behaviour": unique}
@@ -127,7 +129,9 @@ def _print_funnel(funnel: Record) -> None:
     if parts:
         say(f"Set aside: {', '.join(parts)}")
     if steps := funnel.get("lane_steps"):
-        say(f"Trained: {steps:,} lane-steps")
+        saved = funnel.get("lane_steps_saved", 0)
+        less = f"; the whole grid would have taken {steps + saved:,}" if saved else ""
+        say(f"Trained: {steps:,} lane-steps{less}")
 
 
 def print_estimate(cost: Record) -> None:

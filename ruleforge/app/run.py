@@ -279,7 +279,7 @@ def estimate(config: Config, workers: int | None = None) -> dict[str, Any]:
             {
                 "workloads": [w.name for w in places],
                 "steps": [protocol.steps(w) for w in places],
-                "lanes_per_rule": len(protocol.grid()) + len(protocol.score_seeds),
+                "lanes_per_rule": protocol.n_lanes,
                 "promote": share,
                 "lane_steps": cost,
             }

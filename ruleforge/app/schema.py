@@ -170,6 +170,10 @@ class Training(Table):
         default=("constant", "cosine"), min_length=1
     )
     """Learning-rate schedules to tune over."""
+    tuning: Literal["refined", "grid"] = "refined"
+    """How the full rung of a search tunes, candidates and baselines alike: every second learning rate
+    under the first schedule and then all schedules around the best of them, or the whole grid. The final
+    and `compare` always tune over the whole grid."""
     seeds: int = Field(default=2, ge=1, le=1000)
     """Seeds on which a candidate at full budget is scored. Its learning rate and schedule are chosen on
     another one, the same for all."""

@@ -76,7 +76,13 @@ def rung_protocols(
         n_steps = min(rung.steps, *(w.steps for w in places))
         ladder.append((places, Protocol(coarse(lrs, rung.lrs), ("constant",), n_steps), rung.promote))
     scored = tuple(SCORE_SEED + k for k in range(training.seeds))
-    ladder.append((tuple(workloads), Protocol(lrs, tuple(training.schedules), score_seeds=scored), 1.0))
+    ladder.append(
+        (
+            tuple(workloads),
+            Protocol(lrs, tuple(training.schedules), score_seeds=scored, refine=training.tuning == "refined"),
+            1.0,
+        )
+    )
     return ladder
 
 
@@ -123,7 +129,7 @@ def lane_steps(ladder: Sequence[tuple[tuple[Workload, ...], Protocol, float]], n
     costs = []
     going = n_rules
     for places, protocol, share in ladder:
-        lanes = len(protocol.grid()) + len(protocol.score_seeds)
+        lanes = protocol.n_lanes
         costs.append(going * lanes * sum(protocol.steps(w) for w in places))
         going = max(1, round(share * going))
     return costs

@@ -1,8 +1,9 @@
 """From rules and workloads to outcomes: which lanes to train, and which lr to believe.
 
 A protocol is the same for a candidate and for a baseline: a grid of relative learning rates times
-schedules on a tuning seed; the best lane's setting, trained again on seeds that the choice never
-saw, is the outcome. A rung without scoring seeds is read off the tuning seed itself.
+schedules on a tuning seed, or the part of it around where every second learning rate did best; the best
+lane's setting, trained again on seeds that the choice never saw, is the outcome. A rung without scoring
+seeds is read off the tuning seed itself.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class Protocol:
         score_seeds: seeds of the outcome's curves; empty to read the tuning seed's best lane.
         tune_seed: seed of the grid.
         widen: add learning rates while the best lies on an edge.
+        refine: train every second learning rate under the first schedule, then the best of them and its
+            neighbours under all.
     """
 
     lrs: tuple[float, ...]
@@ -46,12 +49,39 @@ class Protocol:
     score_seeds: tuple[int, ...] = ()
     tune_seed: int = TUNE_SEED
     widen: bool = False
+    refine: bool = False
 
     def steps(self, workload: Workload) -> int:
         return self.n_steps or workload.steps
 
     def grid(self) -> tuple[LaneSpec, ...]:
         return tuple(LaneSpec(lr, schedule) for lr in self.lrs for schedule in self.schedules)
+
+    def first_wave(self) -> tuple[LaneSpec, ...]:
+        """The lanes to begin with: the whole grid, or every second learning rate under one schedule."""
+        if not self._refines:
+            return self.grid()
+        return tuple(LaneSpec(lr, self.schedules[0]) for lr in self.lrs[1::2])
+
+    def second_wave(self, best: LaneSpec | None) -> tuple[LaneSpec, ...]:
+        """Around the best of the first wave; the smallest learning rate where all of that diverged."""
+        if not self._refines:
+            return ()
+        if best is None:
+            return tuple(LaneSpec(self.lrs[0], schedule) for schedule in self.schedules)
+        at = self.lrs.index(best.lr)
+        near = self.lrs[at - 1 : at + 2]
+        return tuple(spec for lr in near for s in self.schedules if (spec := LaneSpec(lr, s)) != best)
+
+    @property
+    def _refines(self) -> bool:
+        return self.refine and len(self.lrs) > 3
+
+    @property
+    def n_lanes(self) -> int:
+        """Lanes of one rule on one workload, scoring included, before any widening."""
+        second = len(self.second_wave(self.first_wave()[0]))
+        return len(self.first_wave()) + second + len(self.score_seeds)
 
 
 @dataclass(frozen=True)
@@ -141,8 +171,11 @@ class _Evaluation:
         }
 
     def run(self) -> list[list[Outcome]]:
-        grid = self.protocol.grid()
-        self._tune(dict.fromkeys(self.tuning, grid), self.plan.chunk_lanes)
+        first = self.protocol.first_wave()
+        self._tune(dict.fromkeys(self.tuning, first), self.plan.chunk_lanes)
+        second = {at: specs for at in self.tuning if (specs := self._around_best(at))}
+        if second:
+            self._tune(second, self.plan.chunk_lanes)
         for _ in range(MAX_WIDENINGS if self.protocol.widen else 0):
             wider = {at: specs for at in self.tuning if (specs := self._beyond_edge(at))}
             if not wider:
@@ -186,6 +219,11 @@ class _Evaluation:
                 tuning.finals.append(np.inf if lost or not np.isfinite(final) else float(final))
                 tuning.lanes.append(result)
                 tuning.rows.append(row)
+
+    def _around_best(self, at: tuple[int, int]) -> tuple[LaneSpec, ...]:
+        tuning = self.tuning[at]
+        best = tuning.best()
+        return self.protocol.second_wave(None if best is None else tuning.specs[best])
 
     def _beyond_edge(self, at: tuple[int, int]) -> tuple[LaneSpec, ...]:
         """The next learning rate outwards, if the best so far lies on an edge of the grid."""

@@ -18,7 +18,7 @@ from ruleforge.evaluate import baselines as baselines_module
 from ruleforge.evaluate.baselines import cache_path, outcome_from_json, outcome_to_json, tune_baselines
 from ruleforge.evaluate.evaluator import SCORE_SEED, TUNE_SEED, Protocol, evaluate
 from ruleforge.evaluate.funnel import Funnel, Limits, Rung, RungResult, standing_value
-from ruleforge.evaluate.lanes import Plan
+from ruleforge.evaluate.lanes import LaneSpec, Plan
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import WORKLOADS
 
@@ -226,3 +226,49 @@ def test_candidates_that_were_stopped_early_do_not_outrank_full_ones() -> None:
     early, full = RungResult(0, {}, {}, 1.6), RungResult(2, {}, {}, 0.9)
     assert standing_value((early,), 3) < standing_value((full,), 3)
     assert standing_value((), 3) == 0.0
+
+
+LRS9 = tuple(float(v) for v in np.geomspace(1e-4, 1.0, 9))
+
+
+def test_refined_tuning_trains_half_of_the_grid_and_its_lanes_are_the_grid_s() -> None:
+    grid = Protocol(LRS9, ("constant", "cosine"), score_seeds=(SCORE_SEED,))
+    refined = replace(grid, refine=True)
+    assert (grid.n_lanes, refined.n_lanes) == (19, 10)
+    whole, part = (evaluate([SGD, ADAM, LION], [SMALL], p, PLAN, Workers(1)) for p in (grid, refined))
+    for (full,), (found,) in zip(whole, part, strict=True):
+        assert found.setting is not None and len(found.final_losses) in (7, 9)
+        known = dict(zip(grid.grid(), full.final_losses, strict=True))
+        assert set(found.final_losses) <= set(full.final_losses), "the same trainings, fewer of them"
+        best = min(known[spec] or np.inf for spec in refined.first_wave())
+        assert (known[found.setting] or np.inf) <= best
+        if found.setting == full.setting:
+            assert found.curves == full.curves
+
+
+def test_refined_tuning_does_not_depend_on_company() -> None:
+    refined = Protocol(LRS9, ("constant", "cosine"), score_seeds=(SCORE_SEED,), refine=True)
+    alone = evaluate([ADAM], [SMALL], refined, PLAN, Workers(1))
+    many = evaluate([SGD, "update = exp(exp(g * 1000)) * g\n", ADAM], [SMALL], refined, PLAN, Workers(1))
+    assert alone[0] == many[2]
+
+
+@pytest.mark.parametrize(("at", "near"), [(1, (0, 1, 2)), (3, (2, 3, 4)), (7, (6, 7, 8))])
+def test_the_second_wave_lies_around_the_best(at: int, near: tuple[int, ...]) -> None:
+    refined = Protocol(LRS9, ("constant", "cosine"), refine=True)
+    first, best = refined.first_wave(), LaneSpec(LRS9[at], "constant")
+    assert [spec.lr for spec in first] == list(LRS9[1::2]) and best in first
+    second = refined.second_wave(best)
+    assert {spec.lr for spec in second} == {LRS9[i] for i in near}
+    assert len(second) == 5 and not set(first) & set(second)
+
+
+def test_where_the_first_wave_diverges_the_smallest_rate_is_tried() -> None:
+    refined = Protocol((1e-2, 1e30, 1e31, 1e32), refine=True)
+    outcome = evaluate([SGD], [WORKLOADS["quadratic"].resized(steps=30)], refined, PLAN, Workers(1))[0][0]
+    assert outcome.setting == LaneSpec(1e-2, "constant") and outcome.n_diverged == 2
+
+
+def test_a_grid_too_small_to_refine_is_trained_whole() -> None:
+    small = Protocol((0.003, 0.01, 0.03), ("constant", "cosine"), refine=True)
+    assert small.first_wave() == small.grid() and small.second_wave(None) == ()
