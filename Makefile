@@ -13,7 +13,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_N
 QUICK_TESTS = $(wildcard tests/test_architecture.py tests/test_project.py tests/core tests/render tests/store)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test test-slow check bench gpu-check docs baselines known clean
+.PHONY: help .venv demo test test-slow check chaos fuzz fuzz-long bench gpu-check docs baselines known clean
 
 help:  ## this list
 	@grep -hE '^[a-z.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */|/' | \
@@ -42,6 +42,18 @@ check: $(STAMP)  ## lint, format, types and the quick tests, in under a minute
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m "not slow and not gpu" $(QUICK_TESTS)
+
+chaos: $(STAMP)  ## searches killed, starved and cut off at hundreds of points, and resumed
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[dask]'
+	$(BIN)/python -m chaos
+
+fuzz: $(STAMP)  ## a million hostile inputs, with coverage guidance where atheris installs
+	-$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python -m fuzz
+
+fuzz-long: $(STAMP)  ## ten times as many
+	-$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python -m fuzz --scale 10 --seed 100
 
 bench: $(STAMP)  ## the benchmarks at their quick size
 	@set -e; found=0; for script in benchmarks/*.py; do \

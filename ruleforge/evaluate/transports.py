@@ -265,7 +265,8 @@ class Dask:
         if found or not self._out:
             return found
         try:
-            done = wait(list(self._out), timeout=timeout_s, return_when="FIRST_COMPLETED").done
+            with self._client.as_current():
+                done = wait(list(self._out), timeout=timeout_s, return_when="FIRST_COMPLETED").done
         except TimeoutError:
             return []
         return [(self._out.pop(f), self._reply(f)) for f in sorted(done, key=self._out.get)]  # type: ignore[arg-type]

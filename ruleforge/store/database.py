@@ -96,7 +96,7 @@ def connect(folder: Path, *, readonly: bool) -> sqlite3.Connection:
         database.execute("PRAGMA synchronous = FULL")
         database.execute("PRAGMA foreign_keys = ON")
         migrate(database, version_of(database))
-    except sqlite3.Error as fault:
+    except (sqlite3.Error, UnicodeError) as fault:
         database.close()
         raise explain_fault("bring it to the present format", folder, fault) from fault
     return database
@@ -124,7 +124,7 @@ def _connect_checked(folder: Path, *, readonly: bool) -> sqlite3.Connection:
         except sqlite3.OperationalError as fault:
             database.close()
             faults.append(fault)
-        except sqlite3.Error as fault:
+        except (sqlite3.Error, UnicodeError) as fault:
             database.close()
             raise explain_fault("read it", folder, fault) from fault
         except BaseException:
@@ -155,7 +155,9 @@ def _check_format(folder: Path, database: sqlite3.Connection) -> None:
     database.execute("SELECT count(*) FROM meta").fetchone()
 
 
-def explain_fault(doing: str, folder: Path, fault: sqlite3.Error, *, running: bool = False) -> StoreError:
+def explain_fault(
+    doing: str, folder: Path, fault: sqlite3.Error | UnicodeError, *, running: bool = False
+) -> StoreError:
     """The error for what SQLite said, with its remedy.
 
     Args:
@@ -165,6 +167,8 @@ def explain_fault(doing: str, folder: Path, fault: sqlite3.Error, *, running: bo
         running: the fault came in the middle of a run, so the exit code is 1.
     """
     path = str(folder / DATABASE)
+    if isinstance(fault, UnicodeError):  # SQLite quotes a damaged file in its message
+        return StoreError(f"cannot {doing}: it is damaged", file=path, hint="restore it from a copy")
     code = getattr(fault, "sqlite_errorcode", None)
     primary = code & 0xFF if code is not None else None
     remedies = {

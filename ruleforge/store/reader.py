@@ -52,7 +52,8 @@ class Reader:
     def meta(self) -> dict[str, Json]:
         """The facts fixed when the run was made, by name."""
         return {
-            key: json.loads(value) for key, value in self._rows("SELECT key, value FROM meta ORDER BY key")
+            key: self._json("meta", value)
+            for key, value in self._rows("SELECT key, value FROM meta ORDER BY key")
         }
 
     @property
@@ -81,7 +82,7 @@ class Reader:
         if self.version < 2:
             return []
         rows = self._rows("SELECT began_at, generation, machine FROM sessions ORDER BY n")
-        return [(began_at, generation, json.loads(machine)) for began_at, generation, machine in rows]
+        return [(began, generation, self._json("sessions", machine)) for began, generation, machine in rows]
 
     def set_aside(self) -> list[SetAsideRow]:
         """Rules that were given up while the run went on."""
@@ -197,7 +198,7 @@ class Reader:
     def results(self) -> dict[str, Json]:
         """The final tables by name; empty while the run goes on."""
         query = "SELECT name, value FROM results ORDER BY name"
-        return {name: json.loads(value) for name, value in self._rows(query)}
+        return {name: self._json("results", value) for name, value in self._rows(query)}
 
     def dump(self) -> str:
         """All that must repeat, as text: every table but `timings`, each row a JSON list, in key order.
@@ -237,12 +238,28 @@ class Reader:
     def _select(self, record: type[Any], tail: str, *values: Any) -> list[Any]:
         columns = ", ".join(each.name for each in fields(record))
         rows = self._rows(f"SELECT {columns} FROM {TABLE_OF[record]} {tail}", *values)
-        return [from_columns(record, row) for row in rows]
+        try:
+            return [from_columns(record, row) for row in rows]
+        except (ValueError, TypeError, RecursionError) as fault:
+            raise self._unreadable(TABLE_OF[record], fault) from None
+
+    def _json(self, table: str, text: Any) -> Any:
+        try:
+            return json.loads(text)
+        except (ValueError, TypeError, RecursionError) as fault:
+            raise self._unreadable(table, fault) from None
+
+    def _unreadable(self, table: str, fault: Exception) -> StoreError:
+        return StoreError(
+            f"a row of {table} cannot be read: {fault}",
+            file=str(self.path),
+            hint="the file is damaged, or was made by something else: restore it from a copy",
+        )
 
     def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         try:
             return self._db.execute(query, values).fetchall()
-        except sqlite3.Error as fault:
+        except (sqlite3.Error, UnicodeError) as fault:
             raise explain_fault("read it", self.path, fault) from fault
 
     def _scalar(self, query: str) -> Any:
