@@ -125,6 +125,8 @@ class _Chaos:
             os.waitpid(pid, 0)
             self.counts += Counter(counts)
             self.wrong += wrong
+            for each in wrong:
+                print(f"WRONG: {each}", flush=True)
         self.tell(f"{what}: {dict(self.counts)}, {len(self.wrong)} wrong")
 
     def _chain(self, k: int, total: int) -> None:
@@ -267,8 +269,6 @@ class _Chaos:
         if self.given.json:
             print(json.dumps(record))
         else:
-            for each in self.wrong[:20]:
-                print(f"WRONG: {each}")
             self.tell(
                 f"{points} fault points, {self.counts['SIGKILL']} of them SIGKILLs; "
                 f"{self.counts['runs compared']} ends compared; {len(self.wrong)} wrong"
