@@ -48,7 +48,7 @@ class Transport(Protocol):
     stamps: set[str]
 
     def size(self) -> int:
-        """How many jobs run at a time, now."""
+        """How many jobs run at a time, now; 0 while no worker is there."""
 
     def submit(self, ticket: int, function: Function, job: Any) -> None:
         """Start a job, or queue it behind those submitted before."""
@@ -224,6 +224,7 @@ class Dask:
 
     def __init__(self, n_workers: int, address: str = "") -> None:
         try:
+            import dask
             from distributed import Client, LocalCluster
         except ImportError:
             raise InputError(
@@ -235,6 +236,8 @@ class Dask:
         self._cluster = None
         try:
             if not address:
+                # Who is to blame is found out here; more tries by the scheduler only cost more workers.
+                dask.config.set({"distributed.scheduler.allowed-failures": 1})
                 self._cluster = LocalCluster(
                     n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=None,
                     host="127.0.0.1", env=_ONE_THREAD,
@@ -252,7 +255,7 @@ class Dask:
         if time.monotonic() - self._looked >= self.LOOK_S:
             self._looked = time.monotonic()
             self._size = sum(self._client.nthreads().values())
-        return max(1, self._size)
+        return self._size
 
     def submit(self, ticket: int, function: Function, job: Any) -> None:
         future = self._client.submit(work, request(function, job), pure=False, priority=-ticket)
@@ -263,6 +266,8 @@ class Dask:
 
         found, self._lost = self._lost, []
         if found or not self._out:
+            if not found:
+                time.sleep(0.1)  # no worker is there to send to
             return found
         try:
             with self._client.as_current():
@@ -273,6 +278,8 @@ class Dask:
 
     def _reply(self, future: Any) -> Any:
         from distributed import KilledWorker
+
+        self._looked = -self.LOOK_S if future.status != "finished" else self._looked
 
         if future.status in ("cancelled", "lost"):
             return Lost("the scheduler dropped it", blame=False)
@@ -298,6 +305,7 @@ class Dask:
         ]
         for future in overdue.values():
             self._lost.append((self._out.pop(future), Lost("stopped")))
+        self._looked = -self.LOOK_S
         self._client.cancel(list(overdue.values()), force=True)
         if busy:
             with suppress(Exception):  # a worker without a nanny cannot be restarted: it stays hung

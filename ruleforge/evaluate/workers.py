@@ -195,6 +195,7 @@ class _Mapping:
         self.suspects: deque[_Task] = deque()
         self.out: dict[int, _Task] = {}
         self.n_tickets = 0
+        self.is_waiting_told = False
 
     def run(self) -> list[Any]:
         clean = False
@@ -220,9 +221,12 @@ class _Mapping:
         if any(task.is_alone for task in self.out.values()):
             return
         size = self.transport.size()
+        if size == 0 and not self.is_waiting_told:
+            self.is_waiting_told = True
+            self.workers.say("no worker is connected: waiting for one")
         while self.waiting and len(self.out) < 2 * size:
             self._send(self.waiting.popleft())
-        if not self.out and self.suspects:
+        if not self.out and self.suspects and size:
             self._send(self.suspects.popleft())
         self._start(size)
 
@@ -254,7 +258,9 @@ class _Mapping:
         if not self.transport.can_stop:
             return None
         starts = [task.started for task in self.out.values() if task.started is not None]
-        left = min(starts, default=time.monotonic()) + self.workers.limit_s - time.monotonic()
+        if not starts:
+            return 1.0
+        left = min(starts) + self.workers.limit_s - time.monotonic()
         return max(0.0, left) + 0.01
 
     def _stop_overdue(self) -> None:
