@@ -1,6 +1,6 @@
 """Planted material: known rules bloated by neutral and scale-equivalent rewrites must come back as short.
 
-    python benchmarks/simplify.py [--quick] [--json] [--cases 240] [--seed 20000]
+    python benchmarks/simplify.py [--quick] [--json] [--cases 240] [--seed 20000] [--limit 10]
 
 Each case takes a known rule at random and adds 10 to 30 nodes (sugar expanded) that change nothing, or
 the update by a positive factor. The judge is the float64 reference on streams that play no part in
@@ -31,12 +31,13 @@ LEAST, MOST = 10, 30
 GIVE_UP = 3  # draws a case
 
 
-def run(cases: int, seed: int, say: object = None) -> dict[str, object]:
+def run(cases: int, seed: int, limit_s: float, budget_s: float, say: object = None) -> dict[str, object]:
     """Simplify the cases; a record of what came of them."""
     names = list(KNOWN)
     rows: list[dict[str, object]] = []
     drawn = not_neutral = 0
-    while len(rows) < cases and drawn < GIVE_UP * cases:
+    ends = time.monotonic() + budget_s
+    while len(rows) < cases and drawn < GIVE_UP * cases and time.monotonic() < ends:
         here = seed + drawn
         drawn += 1
         rng = random.Random(here)
@@ -47,7 +48,7 @@ def run(cases: int, seed: int, say: object = None) -> dict[str, object]:
             not_neutral += 1
             continue
         begun = time.perf_counter()
-        found = simplify(longer)
+        found = simplify(longer, time_limit_s=limit_s)
         wall_s = time.perf_counter() - begun
         off = disagreement(original, found.after.rule, scaled=True, seed=here + 1)
         rows.append(
@@ -83,6 +84,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--cases", type=int, default=240)
     parser.add_argument("--seed", type=int, default=20_000)
+    parser.add_argument("--limit", type=float, default=10.0, help="time limit of a simplification, seconds")
+    parser.add_argument("--budget", type=float, default=1e9, help="seconds after which no new case begins")
     args = parser.parse_args()
     cases = 30 if args.quick else args.cases
 
@@ -90,7 +93,7 @@ def main() -> None:
         if done % 20 == 0:
             print(f"{done} of {total}", file=sys.stderr, flush=True)
 
-    record = run(cases, args.seed, say)
+    record = run(cases, args.seed, args.limit, args.budget, say)
     if args.json:
         print(json.dumps(record, indent=2))
         return
