@@ -20,6 +20,8 @@ from ruleforge.core.text import RuleText
 from ruleforge.errors import ExportError
 from ruleforge.export.json import export_json
 from ruleforge.export.latex import export_latex
+from ruleforge.export.numpy import export_numpy
+from ruleforge.export.optax import export_optax
 from ruleforge.export.torch import export_torch
 from ruleforge.words import did_you_mean
 
@@ -46,6 +48,8 @@ class Target:
 
 TARGETS: dict[str, Target] = {
     "torch": Target(export_torch, ".py", "a torch optimizer in one file that needs torch alone"),
+    "optax": Target(export_optax, ".py", "a GradientTransformation in one file that needs jax and optax"),
+    "numpy": Target(export_numpy, ".py", "the rule in a page of numpy, for teaching"),
     "latex": Target(export_latex, ".tex", "a LaTeX document with the rule in an algorithm box"),
     "json": Target(export_json, ".json", "the rule, its facts and its origin, for other programs"),
 }

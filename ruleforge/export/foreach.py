@@ -341,9 +341,13 @@ class _Lowering:
         call = self._call(item)
         names: list[str] = []
         for place, arg in enumerate(call.operands):
-            wish = want if place == 0 and call.stem else ""
+            wish = want if place == 0 and (call.stem or item.op == "sign") else ""
             names.append(self._emit(arg, wish))
-        if not call.stem:
+        if item.op == "sign" and names[0] not in self.storage and self.left[item.args[0]] == 1:
+            name = names[0]
+            self.helpers |= {"_each": None, "_sign": None, "_sign_": None}
+            self._add(f"_each(_sign_, {name})")
+        elif not call.stem:
             name = self._each(item, want, dict(zip(call.operands, names, strict=True)))
         else:
             first = call.operands[0]

@@ -112,6 +112,12 @@ def _sign(x: Tensor) -> Tensor:
     """Sign of x; NaN stays NaN, which torch.sign would turn into 0."""
     return torch.where(torch.isnan(x), x, torch.sign(x))
 ''',
+    "_sign_": '''
+def _sign_(x: Tensor) -> Tensor:
+    """The same in place: twice this factor brings the least number above 1."""
+    factor = 1 / torch.finfo(x.dtype).tiny
+    return x.mul_(factor).mul_(factor).clamp_(-1, 1)
+''',
     "_cbrt": '''
 def _cbrt(x: Tensor) -> Tensor:
     """Real cube root."""
@@ -222,6 +228,68 @@ def _orthogonalize(x: Array) -> Array:
         gram = y @ y.T
         y = {_A} * y + ({_B} * gram + {_C} * (gram @ gram)) @ y
     return y.T if x.shape[0] > x.shape[1] else y
+''',
+}
+
+
+JAX_HELPERS: dict[str, str] = {
+    **{name: NUMPY_HELPERS[name] for name in _COMPARE},
+    "_where": '''
+def _where(c: Array, a: Array, b: Array) -> Array:
+    """The value a where c is not 0, else b; NaN where c is NaN."""
+    return jnp.where(jnp.isnan(c), c, jnp.where(c != 0, a, b))
+''',
+    "_mask": '''
+def _mask(holds: Array, a: Array, b: Array) -> Array:
+    """1 where a comparison of a and b holds, else 0; NaN where either is NaN."""
+    unknown = jnp.isnan(a) | jnp.isnan(b)
+    return jnp.where(unknown, jnp.nan, holds).astype(jnp.result_type(a, b))
+''',
+    "_norm": '''
+def _norm(x: Array) -> Array:
+    """2-norm of the whole array."""
+    return jnp.sqrt(jnp.sum(jnp.square(x)))
+''',
+    "_mean": '''
+def _mean(x: Array) -> Array:
+    """Mean over the array; 0 where it is empty."""
+    return jnp.sum(x) / max(x.size, 1)
+''',
+    "_rms": '''
+def _rms(x: Array) -> Array:
+    """Root of the mean square over the array; 0 where it is empty."""
+    return jnp.sqrt(jnp.sum(jnp.square(x)) / max(x.size, 1))
+''',
+    "_dot": '''
+def _dot(a: Array, b: Array) -> Array:
+    """Inner product of two arrays."""
+    return jnp.sum(a * b)
+''',
+    "_max_abs": '''
+def _max_abs(x: Array) -> Array:
+    """Largest |x| over the array; 0 where it is empty."""
+    return jnp.max(jnp.abs(x), initial=0)
+''',
+    "_orthogonalize": NUMPY_HELPERS["_orthogonalize"].replace("np.", "jnp."),
+    "_rate": '''
+def _rate(learning_rate: Any, count: Any) -> Any:
+    """The learning rate at a step, counted from 0."""
+    return learning_rate(count) if callable(learning_rate) else learning_rate
+''',
+    "_shared": '''
+def _shared(tree: Any, old: Any) -> Any:
+    """A number that is the same for all arrays."""
+    leaves = jax.tree.leaves(tree)
+    return jnp.asarray(leaves[0], old.dtype) if leaves else old
+''',
+    "_cast": '''
+def _cast(tree: Any, like: Any) -> Any:
+    """Arrays in the shapes and dtypes of others."""
+    return jax.tree.map(
+        lambda x, y: jnp.broadcast_to(jnp.asarray(x, y.dtype), y.shape),
+        tree,
+        like,
+    )
 ''',
 }
 

@@ -110,6 +110,40 @@ def train_torch(make: Callable[..., Any], grads: list[Arrays], start: Arrays) ->
     return after
 
 
+def train_numpy(make: Callable[..., Any], grads: list[Arrays], start: Arrays) -> list[Arrays]:
+    """Weights after each step of an exported numpy class."""
+    params = [np.array(w) for w in start]
+    optimizer = make(params)
+    after = []
+    for step in grads:
+        optimizer.step([np.array(g) for g in step])
+        after.append([p.copy() for p in params])
+    return after
+
+
+def train_optax(make: Callable[..., Any], grads: list[Arrays], start: Arrays) -> list[Arrays]:
+    """Weights after each step of an exported transformation, which `make()` builds, under jit."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    with jax.enable_x64(True):
+        transformation = make()
+        params = [jnp.asarray(w) for w in start]
+        state = transformation.init(params)
+
+        @jax.jit
+        def step(params: Any, state: Any, grads: Any) -> Any:
+            updates, state = transformation.update(grads, state, params)
+            return optax.apply_updates(params, updates), state
+
+        after = []
+        for row in grads:
+            params, state = step(params, state, [jnp.asarray(g) for g in row])
+            after.append([np.asarray(p) for p in params])
+    return after
+
+
 def options_for(text: RuleText) -> dict[str, Any]:
     """Constructor arguments that a rule needs besides lr."""
     return {"total_steps": STEPS} if text.rule.reads("progress") else {}
@@ -142,14 +176,19 @@ def drift(text: RuleText, dtype: Any, steps: list[Arrays], weight_decay: float =
 
 
 def assert_same_training(
-    text: RuleText, make: Callable[..., Any], dtype: Any, tolerance: float, weight_decay: float = 0.0
+    text: RuleText,
+    make: Callable[..., Any],
+    dtype: Any,
+    tolerance: float,
+    weight_decay: float = 0.0,
+    train: Callable[..., list[Arrays]] = train_torch,
 ) -> None:
-    """A torch optimizer follows the reference, step after step.
+    """An optimizer follows the reference, step after step.
 
     Allowed are `tolerance` relative to max(1, |w|), or ten times the reference's own drift.
     """
     expected = train_reference(text, gradients(dtype), weights(dtype), weight_decay)
-    found = train_torch(make, gradients(dtype), weights(dtype))
+    found = train(make, gradients(dtype), weights(dtype))
     bound: list[float] | None = None
     for t in range(STEPS):
         distance = largest(found[t], expected[t])

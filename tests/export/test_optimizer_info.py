@@ -366,6 +366,18 @@ def test_grad_scaler_skips_overflows() -> None:
         assert not any(torch.equal(p, q) for p, q in zip(params, before, strict=True))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_sign_in_place_is_sign(dtype: torch.dtype) -> None:
+    """Also of the least numbers, which are below the normal ones."""
+    least = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    values = [0.0, -0.0, 1.0, -3.0, least, -least, float("inf"), float("-inf"), float("nan")]
+    x = torch.tensor(values, dtype=dtype)
+    assert x[4] > 0
+    expected = torch.where(x.isnan(), x, x.sign())
+    found = module_of("lion")._sign_(x.clone())
+    assert torch.equal(found.nan_to_num(7.0), expected.nan_to_num(7.0))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["adam", "lion", "nadam", "novograd", "adabelief", "cautious_lion", "rprop"])
 def test_compiled_steps_equal_eager_ones(name: str) -> None:
