@@ -32,6 +32,8 @@ ARROWS: dict[str, frozenset[str]] = {
     "search": frozenset({"core"}),
     "store": frozenset({"core.text"}),
     "simplify": frozenset({"core", "backends", "evaluate", "tasks"}),
+    "explain": frozenset({"core", "render", "backends", "evaluate", "simplify", "tasks"}),
+    "identify": frozenset({"core", "backends", "explain", "search", "simplify"}),
     "export": frozenset({"core", "render"}),
     "optim": frozenset({"core", "render", "backends"}),
 }
@@ -46,7 +48,7 @@ COMPOSERS = frozenset({"app", "testing", "__init__", "__main__"})
 
 # Heavy or telling libraries -> the parts that may import them. Others are not restricted.
 THIRD_PARTY: dict[str, frozenset[str]] = {
-    "torch": frozenset({"backends", "tasks", "evaluate", "optim"}),
+    "torch": frozenset({"backends", "tasks", "evaluate", "optim", "explain", "identify"}),
     "sympy": frozenset({"render", "simplify"}),
     "numba": frozenset({"backends"}),
     "triton": frozenset({"backends"}),

@@ -20,6 +20,7 @@ from ruleforge.app.commands import (
     checking,
     comparing,
     doctoring,
+    explaining,
     files,
     runs,
     searching,
@@ -98,7 +99,7 @@ def cli(debug: bool) -> None:
 
 
 for _module in (
-    searching, runs, checking, showing, transforming, verifying, comparing, files, catalogue, doctoring,
+    searching, runs, checking, showing, explaining, transforming, verifying, comparing, files, catalogue, doctoring,
 ):  # fmt: skip
     for _command in _module.COMMANDS:
         cli.add_command(_command)

@@ -1,0 +1,93 @@
+"""Everything that `ruleforge explain` says of a rule, as one record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ruleforge.core.rule import Rule
+from ruleforge.core.text import RuleText
+from ruleforge.errors import InputError
+from ruleforge.explain.nearest import CLOSE, Match, contains, nearest
+from ruleforge.explain.parts import Part, parts, trained
+from ruleforge.explain.properties import Property, properties
+from ruleforge.explain.signals import Curve, HeatMap, responses
+from ruleforge.records import Json
+from ruleforge.simplify.paired import Bench
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What is known of a rule.
+
+    Attributes:
+        headline: one sentence that says what the rule is.
+        nearest: known rules by nearness.
+        contains: known rules that occur whole within it.
+        properties: proved or measured.
+        responses: answers to designed signals.
+        parts: its parts and what each does.
+        notes: what could not be said, and why.
+    """
+
+    headline: str
+    nearest: list[Match]
+    contains: list[str]
+    properties: list[Property]
+    responses: list[Curve | HeatMap]
+    parts: list[Part]
+    notes: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Json]:
+        """The record that `ruleforge explain --json` prints."""
+        return {
+            "headline": self.headline,
+            "nearest": [match.as_json() for match in self.nearest],
+            "contains": list(self.contains),
+            "properties": {each.name: each.as_json() for each in self.properties},
+            "parts": [part.as_json() for part in self.parts],
+            "notes": list(self.notes),
+        }
+
+
+def explain(rule: Rule | RuleText, *, bench: Bench | None = None) -> Explained:
+    """What a rule is nearest to, what holds of it, and what each part does.
+
+    Args:
+        rule: any rule.
+        bench: where to train it without each part; None compares behaviour alone.
+
+    Example:
+        >>> explain(Rule.parse("update = 2 * sign(g)")).headline
+        'It is signsgd, times 2.'
+    """
+    from ruleforge.core.format import name_rule
+
+    text = rule if isinstance(rule, RuleText) else name_rule(rule)
+    graph = text.rule
+    notes: list[str] = []
+    if not graph.reads("g"):
+        notes.append("the update does not depend on the gradient")
+    try:
+        matches = nearest(graph)
+        found = parts(text)
+    except InputError as error:
+        notes.append(f"{error.message}: nothing was compared with it")
+        matches, found = [], []
+    inside = [] if matches and matches[0].is_exact else contains(graph)
+    if bench is not None and found:
+        found = trained(text, found, bench)
+    return Explained(
+        headline(matches, inside), matches, inside, properties(text), responses(graph), found, notes
+    )
+
+
+def headline(matches: list[Match], inside: list[str]) -> str:
+    """One sentence: which rule it is, what it is built on, or that it is new."""
+    if not matches:
+        return "It cannot be compared with known rules."
+    best = matches[0]
+    if best.is_exact or best.relation in ("after warm-up", "close"):
+        return f"It is {best}."
+    if inside:
+        return f"New, and built on {inside[0]}: it holds the whole of it as a part."
+    return f"New: no known rule comes within {100 * CLOSE:.0f} %; the nearest is {best}."

@@ -1,0 +1,306 @@
+"""Which known rules a rule is nearest to: by behaviour with fitted hyperparameters, and by form.
+
+A rule *is* a known one when, at some setting of the known rule's hyperparameters and up to one positive
+factor, both answer alike on streams that the fit used and on streams that it never saw. What comes
+within 5 % is called close; everything else is new.
+
+Two forms that can imitate each other are told apart by size: the known rule with fewer hyperparameters
+is named first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ruleforge.core import expr as ex
+from ruleforge.core.canon import fold
+from ruleforge.core.known import KNOWN
+from ruleforge.core.rule import Rule
+from ruleforge.errors import RuleforgeError
+from ruleforge.explain import trees
+from ruleforge.explain.catalogue import Surveyed, families, survey
+from ruleforge.explain.fit import EXACT, Fit, Fitter, Target, fit_rule
+from ruleforge.explain.traces import Inputs, Traces, make_inputs, run_settings, trace_rule
+from ruleforge.records import Json
+
+CLOSE = 0.05
+CONFIRMED = 1e-5
+N_SUGGESTED = 30
+N_FITTED = 10
+WORTH_POLISHING = 0.6
+WARM_UP = 24
+FRESH_SEED = 1
+
+
+@dataclass(frozen=True)
+class Match:
+    """A known rule and how a rule stands to it.
+
+    Attributes:
+        name: of the known rule.
+        relation: "equal", "scale", "hypers", "hypers and scale", "after warm-up", "close" or "apart".
+        hypers: of the known rule, where it comes nearest, by name.
+        factor: from the known rule's updates to the rule's.
+        distance: root mean square of the difference, in units of the rule's own updates.
+        edits: nodes to insert, delete or rename between the two forms; None if not compared.
+        also: other names of the same formula.
+    """
+
+    name: str
+    relation: str
+    hypers: dict[str, float]
+    factor: float
+    distance: float
+    edits: int | None = None
+    also: tuple[str, ...] = ()
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is the known rule, up to hyperparameters and a factor."""
+        return self.relation in ("equal", "scale", "hypers", "hypers and scale")
+
+    def as_json(self) -> dict[str, Json]:
+        return {
+            "name": self.name,
+            "relation": self.relation,
+            "hypers": dict(self.hypers),
+            "factor": self.factor,
+            "distance": self.distance,
+            "edits": self.edits,
+            "also": list(self.also),
+        }
+
+    def __str__(self) -> str:
+        """Such as "lion with beta1 = 0.9, beta2 = 0.99, times 0.3"."""
+        settings = ", ".join(f"{name} = {value:.6g}" for name, value in self.hypers.items())
+        shown = f"{self.name} with {settings}" if settings else self.name
+        if self.relation == "equal":
+            return self.name
+        if self.relation == "scale":
+            return f"{self.name}, times {self.factor:.4g}"
+        if self.relation != "hypers" and abs(self.factor - 1) > 1e-4:
+            shown += f", times {self.factor:.4g}"
+        ending = {
+            "after warm-up": f", after {WARM_UP} steps",
+            "close": f", to within {100 * self.distance:.2g} %",
+            "apart": f": {100 * self.distance:.0f} % apart",
+        }
+        return shown + ending.get(self.relation, "")
+
+
+def nearest(rule: Rule, *, most: int = 3) -> list[Match]:
+    """Known rules by nearness, the best name first.
+
+    Args:
+        rule: any rule that is finite on most of the streams.
+        most: how many to return.
+
+    Raises:
+        InputError: its updates are finite at less than a fifth of the probe points.
+    """
+    traces = trace_rule(rule)
+    fresh = make_inputs(FRESH_SEED)
+    answer = run_settings(rule, np.array([rule.defaults]), fresh)[0]
+    found = nearest_to(
+        traces,
+        Traces(fresh, answer),
+        suggested=[*numbers_of(rule), *_under_the_sign(rule)],
+        first=forms_like(rule),
+        most=max(most, 3),
+    )
+    mine = trees.tree_of(rule)
+    matches = [
+        replace(each, edits=trees.edit_distance(mine, trees.tree_of(KNOWN[each.name].rule.rule)))
+        for each in found
+    ]
+    return matches[:most]
+
+
+def nearest_to(
+    traces: Traces,
+    fresh: Traces,
+    *,
+    suggested: Sequence[float] = (),
+    first: Sequence[str] = (),
+    most: int = 3,
+    with_decay: bool = False,
+) -> list[Match]:
+    """The same for traces of anything; see `nearest`.
+
+    Args:
+        traces: to fit to.
+        fresh: of other streams, to confirm with.
+        suggested: values that hyperparameters may have.
+        first: known rules to try first.
+        most: how many to return.
+        with_decay: whether decoupled weight decay may be part of the traces.
+    """
+    target = Target(traces, with_decay=with_decay)
+    check = Target(fresh, with_decay=with_decay)
+    ranked = sorted((_surveyed(each, target) for each in survey()), key=lambda f: f.distance)
+    front = [f for f in ranked if _name(f) in first]
+    ranked = front + [f for f in ranked if f not in front]
+    if suggested:
+        for fitter in ranked[:N_SUGGESTED]:
+            if fitter.distance > EXACT:
+                fitter.suggest(suggested)
+        ranked.sort(key=lambda f: (f not in front, f.distance))
+    chosen = sorted(ranked[:N_FITTED], key=lambda f: (len(f.axes), f not in front, f.distance))
+    matches: list[Match] = []
+    fewest = 99
+    for fitter in chosen:
+        if len(fitter.axes) >= fewest and fitter.distance > EXACT:
+            continue
+        if fitter.distance > WORTH_POLISHING and fitter not in front:
+            fit = fitter.best
+        else:
+            fit = fitter.search(check)
+        match = _match(fit, _name(fitter), check)
+        if match.is_exact:
+            fewest = min(fewest, len(fitter.axes))
+        matches.append(match)
+    matches.sort(key=lambda m: (not m.is_exact, len(m.hypers) if m.is_exact else 0, m.distance))
+    if matches and not matches[0].is_exact:
+        matches = [_after_warm_up(matches[0], traces, suggested), *matches[1:]]
+    return matches[:most]
+
+
+def _surveyed(each: Surveyed, target: Target) -> Fitter:
+    fitter = Fitter(each.rule, target)
+    inputs = target.inputs
+    if inputs is make_inputs() or (inputs.lr != make_inputs().lr and not _reads_lr(each.rule)):
+        answers = each.answers[:, :, target.after :].astype(np.float64)
+        flat = np.where(target.usable, answers * target.weight, 0.0).reshape(len(answers), -1)
+        fitter.seen(each.z, target.distances(flat)[0])
+        if fitter.distance <= 1e-4:  # float32 cannot say more
+            fitter.points.clear()
+            fitter.survey()
+    else:
+        fitter.survey()
+    return fitter
+
+
+def _reads_lr(rule: Rule) -> bool:
+    return rule.reads("lr") or rule.reads("lr0")
+
+
+def _name(fitter: Fitter) -> str:
+    return next(each.name for each in survey() if each.rule is fitter.rule)
+
+
+def _match(fit: Fit, name: str, check: Target) -> Match:
+    entry = KNOWN[name]
+    hypers = dict(zip(entry.rule.hypers, fit.hypers, strict=True))
+    also = tuple(each for each in families()[name] if each != name)
+    if not fit.is_exact or _distance(fit, check) > CONFIRMED:
+        distance = max(fit.distance, _distance(fit, check)) if fit.is_exact else fit.distance
+        relation = "close" if distance <= CLOSE else "apart"
+        return Match(name, relation, hypers, fit.factor, distance, also=also)
+    for twin in families()[name]:  # the name whose defaults these are, if any
+        if fit.hypers == KNOWN[twin].rule.rule.defaults:
+            name, also = twin, tuple(each for each in families()[name] if each != twin)
+            break
+    same = fit.hypers == entry.rule.rule.defaults
+    scaled = abs(fit.factor - 1) > 1e-6
+    relation = ("scale" if same else "hypers and scale") if scaled else ("equal" if same else "hypers")
+    return Match(name, relation, hypers, fit.factor, fit.distance, also=also)
+
+
+def _distance(fit: Fit, check: Target) -> float:
+    found, _ = check.distances(check.answers(fit.rule, np.array([fit.hypers])))
+    return float(found[0])
+
+
+def _after_warm_up(match: Match, traces: Traces, suggested: Sequence[float]) -> Match:
+    """The match, renamed if the two agree once the first steps are over."""
+    rule = KNOWN[match.name].rule.rule
+    fitter = Fitter(rule, Target(traces, after=WARM_UP))
+    fitter.suggest([*suggested, *match.hypers.values()])
+    fitter.survey(8)
+    fitter.polish(starts=1)
+    fit = fitter.rounded()
+    if not fit.is_exact:
+        return match
+    hypers = dict(zip(KNOWN[match.name].rule.hypers, fit.hypers, strict=True))
+    return replace(match, relation="after warm-up", hypers=hypers, factor=fit.factor)
+
+
+def numbers_of(rule: Rule) -> list[float]:
+    """Constants and hyperparameter values of a rule, and 1 minus each that lies in (0, 1)."""
+    nodes = ex.walk(rule.canonical.roots)
+    values = {abs(item.number) for item in nodes if item.op == "const"}
+    values |= {abs(h.default) for h in rule.canonical.hypers}
+    values |= {float(f"{1 - value:.12g}") for value in values if 0 < value < 1}
+    return sorted(values - {0.0})[:12]
+
+
+def unsigned(rule: Rule) -> Rule | None:
+    """What stands under the sign of an update `sign(x)`, positive factors aside; None for others."""
+    item = rule.canonical.update
+    while item.op == "mul" and any(arg.op == "const" and arg.number > 0 for arg in item.args):
+        item = next(arg for arg in item.args if not (arg.op == "const" and arg.number > 0))
+    if item.op != "sign":
+        return None
+    return Rule(item.args[0], rule.canonical.states, rule.canonical.hypers)
+
+
+def _under_the_sign(rule: Rule) -> list[float]:
+    """Hyperparameters of known sign rules that fit what stands under this rule's sign.
+
+    A sign hides small changes of a beta; what it is taken of does not.
+    """
+    mine = unsigned(rule)
+    if mine is None:
+        return []
+    try:
+        target = Target(trace_rule(mine))
+    except RuleforgeError:
+        return []
+    found: list[float] = []
+    for name in families():
+        entry = KNOWN[name].rule.rule
+        theirs = unsigned(entry) if entry.hypers else None
+        if theirs is not None:
+            fit = fit_rule(theirs, target, suggested=numbers_of(rule))
+            if fit.is_exact:
+                found += fit.hypers
+    return found
+
+
+def forms_like(rule: Rule) -> list[str]:
+    """Known rules of the same form: equal once every number is forgotten."""
+    mine = trees.tree_of(rule)
+    return [name for name in families() if trees.tree_of(KNOWN[name].rule.rule) == mine]
+
+
+def contains(rule: Rule) -> list[str]:
+    """Known rules that occur whole within a rule's update, the largest first.
+
+    Found by form: a subterm and the states that it reads, with every number forgotten.
+    """
+    canonical = rule.canonical
+    known: dict[trees.Tree, str] = {}
+    for name in families():
+        entry = KNOWN[name].rule.rule
+        if entry.nodes >= 4 and not fold(entry.canonical).states:
+            known.setdefault(trees.tree_of(entry), name)
+    found: dict[str, int] = {}
+    for item in ex.walk([canonical.update]):
+        if item is canonical.update or not item.args:
+            continue
+        try:
+            part = Rule(item, canonical.states, canonical.hypers)
+            match = known.get(trees.tree_of(part))
+        except RuleforgeError:
+            continue
+        if match is not None:
+            found[match] = part.nodes
+    return sorted(found, key=lambda name: -found[name])
+
+
+def fresh_inputs(lr: float) -> Inputs:
+    """The streams that confirm a fit, for another learning rate."""
+    return make_inputs(FRESH_SEED, lr=lr)

@@ -1,0 +1,102 @@
+"""Properties of rules of which they are known on paper."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ruleforge.core.known import known
+from ruleforge.core.text import parse
+from ruleforge.explain.parts import parts
+from ruleforge.explain.pictures import as_text, svg
+from ruleforge.explain.properties import Property, properties
+from ruleforge.explain.signals import answer, responses
+
+
+def of(text: str) -> dict[str, Property]:
+    rule = known(text).rule if text.isidentifier() else parse(text)
+    return {each.name: each for each in properties(rule)}
+
+
+def test_adam() -> None:
+    found = of("adam")
+    assert found["scale_degree"].value == 0
+    assert "well above the eps" in found["scale_degree"].text
+    assert found["sign_symmetry"].value == "odd"
+    assert found["memory_exp_avg"].value == pytest.approx(10, abs=1)  # 0.9 ** 9.5 = 1/e
+    assert found["memory_exp_avg_sq"].value == pytest.approx(1000, abs=10)
+
+
+def test_lion_is_bounded_by_proof() -> None:
+    bound = of("lion")["bound"]
+    assert (bound.known_by, bound.value) == ("proved", 1.0)
+
+
+def test_sgd() -> None:
+    found = of("sgd")
+    assert found["scale_degree"].value == 1
+    assert found["bound"].value is None
+    assert found["descent"].value == {
+        "mean_cosine": pytest.approx(1),
+        "worst_cosine": pytest.approx(1),
+        "against": 0,
+    }
+    assert found["zero_gradient"].value == 0
+    assert found["sign_flip"].value == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "degree"),
+    [("update = g * abs(g)", 2), ("update = cbrt(g)", 1 / 3), ("update = g + sign(g)", None)],
+)
+def test_degree(text: str, degree: float | None) -> None:
+    value = of(text)["scale_degree"].value
+    if degree is None:  # far out the larger term wins
+        assert value == 1
+    else:
+        assert value == pytest.approx(degree, abs=1e-6)
+
+
+def test_symmetry() -> None:
+    assert of("update = g + 0.1 * w")["sign_symmetry"].value == "odd in g and w"
+    assert of("update = g + abs(g)")["sign_symmetry"].value == "none"
+
+
+def test_reads() -> None:
+    assert "w" in of("update = g + 0.1 * w")["reads"].value
+    assert "does not read the gradient" in of("update = w")["reads"].text
+
+
+def test_a_rule_that_diverges_is_described_all_the_same() -> None:
+    assert of("update = g / 0")["zero_gradient"].value is None
+
+
+def test_signals_are_answered_element_by_element() -> None:
+    """Two signals side by side are what each is alone, also where elements of a tensor meet."""
+    rule = known("normalized_gd").rule.rule
+    both = answer(rule, np.array([[1.0, 2.0], [-3.0, 4.0]]))
+    np.testing.assert_allclose(both[1], answer(rule, np.array([[-3.0, 4.0]]))[0], rtol=1e-15)
+    np.testing.assert_allclose(both, np.sign([[1, 2], [-3, 4]]), rtol=1e-5)
+
+
+def test_pictures_are_whole() -> None:
+    from xml.etree import ElementTree
+
+    figures = responses(known("adam").rule.rule)
+    root = ElementTree.fromstring(svg(figures, "Adam & <friends>"))
+    assert len(root.findall("{http://www.w3.org/2000/svg}g")) == len(figures) == 5
+    assert any("█" in line for line in as_text(figures))
+    assert "nan" not in svg(responses(parse("update = g / 0").rule)).lower()
+
+
+def test_parts_of_adam() -> None:
+    found = {(part.term, part.action): part for part in parts(known("adam").rule)}
+    bare = next(
+        part for part in found.values() if part.without.rule.key == known("rmsprop_debiased").rule.rule.key
+    )
+    assert bare.action == "ema_hat taken off"
+    assert bare.change > 0.1
+    root = found["sqrt(ema_hat(g * g, beta2))", "sqrt taken off"]
+    assert root.without.rule.nodes == known("adam").rule.rule.nodes - 1
+    eps = next(part for part in found.values() if part.term == "eps")
+    assert eps.change < 0.1
