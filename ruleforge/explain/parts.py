@@ -134,7 +134,7 @@ def _replacer(item: Expr, stays: Expr) -> Callable[[Expr, tuple[Expr, ...]], Exp
 
 def _own_nodes(rule: Rule, recurrences: dict[Expr, tuple[str, Expr]]) -> list[Expr]:
     """Nodes that a reader sees: the update's and the states', but not the inside of an average."""
-    roots = [rule.update, *(s.next for s in rule.states)]
+    roots = [rule.update, *(s.next for s in rule.states if s.next not in recurrences)]
     seen: dict[Expr, None] = {}
     pending = list(roots)
     while pending:
