@@ -99,7 +99,8 @@ def cli(debug: bool) -> None:
 
 
 for _module in (
-    searching, runs, checking, showing, explaining, transforming, verifying, comparing, files, catalogue, doctoring,
+    searching, runs, checking, showing, explaining, transforming, verifying, comparing, files, catalogue,
+    doctoring,
 ):  # fmt: skip
     for _command in _module.COMMANDS:
         cli.add_command(_command)
