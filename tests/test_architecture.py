@@ -42,6 +42,8 @@ ARROWS: dict[str, frozenset[str]] = {
 DOORS: dict[tuple[str, str], str] = {
     ("core.rule", "optim"): "rule.optimizer(params, lr) gives a torch optimizer",
     ("core.text", "optim"): "the same for a rule with names",
+    ("core.rule", "render.sympy"): "rule.to_sympy() gives sympy expressions",
+    ("core.text", "render.sympy"): "the same for a rule with names",
 }
 # Modules that put the parts together, and so may import all of them.
 COMPOSERS = frozenset({"app", "testing", "__init__", "__main__"})

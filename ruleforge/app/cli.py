@@ -22,6 +22,7 @@ from ruleforge.app.commands import (
     doctoring,
     explaining,
     files,
+    identifying,
     runs,
     searching,
     showing,
@@ -99,8 +100,8 @@ def cli(debug: bool) -> None:
 
 
 for _module in (
-    searching, runs, checking, showing, explaining, transforming, verifying, comparing, files, catalogue,
-    doctoring,
+    searching, runs, checking, showing, explaining, identifying, transforming, verifying, comparing, files,
+    catalogue, doctoring,
 ):  # fmt: skip
     for _command in _module.COMMANDS:
         cli.add_command(_command)

@@ -1,4 +1,4 @@
-"""`python -m ruleforge.app.docs`: writes the generated parts of docs/language.md from the op table.
+"""`python -m ruleforge.app.docs`: writes the generated parts of docs/language.md, and docs/rules.md.
 
 A part stands between `<!-- generated: NAME -->` and `<!-- end -->`; everything else on the page is
 written by hand and left alone. `--check` writes nothing and fails where a part is out of date.
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ruleforge.app import rules_page
 from ruleforge.core import parser, rule
 from ruleforge.core.ops import OPS, RESERVED, TERMINALS, Kind, Op
 from ruleforge.errors import InputError, RuleforgeError
@@ -137,11 +138,13 @@ def main(arguments: list[str]) -> int:
         print(f"{PAGE}: {error}", file=sys.stderr)
         return 2
     if arguments == ["--check"]:
-        if made != page:
-            print(f"{PAGE} is out of date; run `make docs`", file=sys.stderr)
-        return int(made != page)
+        old = [*([PAGE] if made != page else []), *([] if rules_page.is_current() else [rules_page.PAGE])]
+        for each in old:
+            print(f"{each} is out of date; run `make docs`", file=sys.stderr)
+        return int(bool(old))
     PAGE.write_text(made, encoding="utf-8")
-    print(f"wrote {PAGE}")
+    rules_page.write()
+    print(f"wrote {PAGE} and {rules_page.PAGE}")
     return 0
 
 

@@ -188,6 +188,12 @@ class Rule:
 
         return import_module("ruleforge.optim").RuleOptimizer(params, self, lr=lr, **options)
 
+    def to_sympy(self) -> Any:
+        """The update and the recurrences in sympy; see `ruleforge.render.sympy.to_sympy`."""
+        from importlib import import_module
+
+        return import_module("ruleforge.render.sympy").to_sympy(self)
+
 
 def _revived(rows: list[ex.Row], roots: list[int], hypers: tuple[Hyper, ...]) -> Rule:
     nodes = ex.revive(rows)

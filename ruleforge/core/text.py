@@ -52,6 +52,12 @@ class RuleText:
 
         return import_module("ruleforge.optim").RuleOptimizer(params, self, lr=lr, **options)
 
+    def to_sympy(self) -> Any:
+        """The update and the recurrences in sympy, under the names used here."""
+        from importlib import import_module
+
+        return import_module("ruleforge.render.sympy").to_sympy(self)
+
     def __str__(self) -> str:
         from ruleforge.core.format import format_rule
 

@@ -23,14 +23,14 @@ from ruleforge.errors import RuleforgeError
 from ruleforge.explain import trees
 from ruleforge.explain.catalogue import Surveyed, families, survey
 from ruleforge.explain.fit import EXACT, Fit, Fitter, Target, fit_rule
-from ruleforge.explain.traces import Inputs, Traces, make_inputs, run_settings, trace_rule
+from ruleforge.explain.traces import Traces, make_inputs, run_settings, trace_rule
 from ruleforge.records import Json
 
 CLOSE = 0.05
 CONFIRMED = 1e-5
 N_SUGGESTED = 30
 N_FITTED = 10
-WORTH_POLISHING = 0.6
+WORTH_FITTING = 0.6
 WARM_UP = 24
 FRESH_SEED = 1
 
@@ -142,22 +142,24 @@ def nearest_to(
     check = Target(fresh, with_decay=with_decay)
     ranked = sorted((_surveyed(each, target) for each in survey()), key=lambda f: f.distance)
     front = [f for f in ranked if _name(f) in first]
-    ranked = front + [f for f in ranked if f not in front]
-    if suggested:
-        for fitter in ranked[:N_SUGGESTED]:
-            if fitter.distance > EXACT:
-                fitter.suggest(suggested)
-        ranked.sort(key=lambda f: (f not in front, f.distance))
-    chosen = sorted(ranked[:N_FITTED], key=lambda f: (len(f.axes), f not in front, f.distance))
+    rest = [f for f in ranked if f not in front]
     matches: list[Match] = []
     fewest = 99
-    for fitter in chosen:
+    for fitter in front:  # of the same form: mostly that is all there is to find
+        fitter.suggest(suggested)
+        matches.append(_match(fitter.search(check), _name(fitter), check))
+        if matches[-1].is_exact:
+            fewest = min(fewest, len(fitter.axes))
+    if fewest < 99:
+        rest = [f for f in rest if len(f.axes) < fewest and f.distance < WORTH_FITTING]
+    for fitter in rest[:N_SUGGESTED] if suggested else ():
+        if fitter.distance > EXACT:
+            fitter.suggest(suggested)
+    rest.sort(key=lambda f: f.distance)
+    for fitter in sorted(rest[:N_FITTED], key=lambda f: (len(f.axes), f.distance)):
         if len(fitter.axes) >= fewest and fitter.distance > EXACT:
             continue
-        if fitter.distance > WORTH_POLISHING and fitter not in front:
-            fit = fitter.best
-        else:
-            fit = fitter.search(check)
+        fit = fitter.search(check) if fitter.distance <= WORTH_FITTING else fitter.best
         match = _match(fit, _name(fitter), check)
         if match.is_exact:
             fewest = min(fewest, len(fitter.axes))
@@ -170,8 +172,9 @@ def nearest_to(
 
 def _surveyed(each: Surveyed, target: Target) -> Fitter:
     fitter = Fitter(each.rule, target)
-    inputs = target.inputs
-    if inputs is make_inputs() or (inputs.lr != make_inputs().lr and not _reads_lr(each.rule)):
+    inputs, plain = target.inputs, make_inputs()
+    told = any(each.rule.reads(leaf) for leaf in ("w", "lr", "lr0"))
+    if inputs is plain or (inputs.grads is plain.grads and not told):
         answers = each.answers[:, :, target.after :].astype(np.float64)
         flat = np.where(target.usable, answers * target.weight, 0.0).reshape(len(answers), -1)
         fitter.seen(each.z, target.distances(flat)[0])
@@ -181,10 +184,6 @@ def _surveyed(each: Surveyed, target: Target) -> Fitter:
     else:
         fitter.survey()
     return fitter
-
-
-def _reads_lr(rule: Rule) -> bool:
-    return rule.reads("lr") or rule.reads("lr0")
 
 
 def _name(fitter: Fitter) -> str:
@@ -299,8 +298,3 @@ def contains(rule: Rule) -> list[str]:
         if match is not None:
             found[match] = part.nodes
     return sorted(found, key=lambda name: -found[name])
-
-
-def fresh_inputs(lr: float) -> Inputs:
-    """The streams that confirm a fit, for another learning rate."""
-    return make_inputs(FRESH_SEED, lr=lr)

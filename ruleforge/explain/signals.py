@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,8 +65,12 @@ def answer(rule: Rule, signals: Array, weight: float = 1.0) -> Array:
 
 def responses(rule: Rule) -> list[Curve | HeatMap]:
     """Step, impulse and sine response, the heat map, and the noise-to-signal curve."""
-    made: list[Callable[[Rule], Curve | HeatMap]] = [_step, _impulse, _sine, _heat, _noise]
-    return [each(rule) for each in made]
+    return [*over_time(rule), _heat(rule), _noise(rule)]
+
+
+def over_time(rule: Rule) -> list[Curve]:
+    """Step, impulse and sine response."""
+    return [_step(rule), _impulse(rule), _sine(rule)]
 
 
 def _over_time(rule: Rule, name: str, title: str, signal: Array) -> Curve:
