@@ -82,7 +82,10 @@ CASES: dict[str, tuple[str, Any]] = {
     "qhm": ("pytorch_optimizer.QHM", lambda rng: {"momentum": beta(rng), "nu": 0.61}),
     "qhadam": ("pytorch_optimizer.QHAdam", lambda rng: {**_adam(rng), "nus": (0.62, 0.83)}),
     "padam": ("pytorch_optimizer.PAdam", lambda rng: {**_adam(rng), "partial": 0.31}),
-    "adan": ("pytorch_optimizer.Adan", lambda rng: {"betas": (beta(rng), beta(rng), beta(rng)), "eps": eps(rng)}),
+    "adan": (
+        "pytorch_optimizer.Adan",
+        lambda rng: {"betas": (beta(rng), beta(rng), beta(rng)), "eps": eps(rng)},
+    ),
     "exadam": ("pytorch_optimizer.EXAdam", _adam),
     "diffgrad": ("pytorch_optimizer.DiffGrad", _adam),
     "yogi": ("pytorch_optimizer.Yogi", _adam),
