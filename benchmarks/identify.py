@@ -1,7 +1,8 @@
 """What `identify` recovers of upstream optimizers, from traces alone. `python benchmarks/identify.py`
 
 Each case is a class of torch or pytorch_optimizer (`pip install pytorch_optimizer`) whose hyperparameters are
-drawn at random and set in a file of its own, so that the tool sees a class without arguments. Recovered means:
+drawn at random and set in a file of its own, so that the tool sees a class without arguments.
+Recovered means:
 the rule answers as the optimizer does on streams that the fit never saw, to 1e-5 of the size of the updates;
 `exact` where no factor is left over, `scale` where one is. `--no-known` leaves the known rules out, so that
 forms must be composed or evolved.
