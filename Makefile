@@ -60,10 +60,8 @@ bench: $(STAMP)  ## the benchmarks at their quick size
 		if [ -f "$$script" ]; then found=1; echo "== $$script"; $(BIN)/python "$$script" --quick; fi; \
 	done; [ "$$found" = 1 ] || { echo "benchmarks/ holds no script yet" >&2; exit 1; }
 
-gpu-check: $(STAMP)  ## the tests that need a CUDA device; fails where there is none
-	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || \
-		{ echo "gpu-check: torch sees no CUDA device, so nothing was checked" >&2; exit 1; }
-	$(BIN)/python -m pytest -m gpu
+gpu-check: $(STAMP)  ## on a machine with a GPU, in ten minutes: is it right, how fast is it, a search
+	@$(BIN)/python -m ruleforge.app.gpu_check
 
 docs: $(STAMP)  ## regenerate the generated parts of docs/
 	$(BIN)/python -m ruleforge.app.docs
