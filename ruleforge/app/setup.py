@@ -14,7 +14,7 @@ from ruleforge.evaluate.baselines import Baselines
 from ruleforge.evaluate.evaluator import FINAL_SEED, SCORE_SEED, Protocol
 from ruleforge.evaluate.funnel import Limits, Rung
 from ruleforge.evaluate.lanes import Plan
-from ruleforge.evaluate.prepare import compilable
+from ruleforge.evaluate.prepare import compilable, tell_one_by_one
 from ruleforge.search.grammar import load_grammar
 from ruleforge.search.strategies import Setup, Strategy, make_strategy
 from ruleforge.search.variation import DEFAULT_WEIGHTS
@@ -38,6 +38,7 @@ def make_plan(
     say: Callable[[str], None] = lambda text: None,
 ) -> Plan:
     """The execution plan that a run records; `say` is told of a fallback."""
+    tell_one_by_one(workloads, say)
     training = config.training
     plane = backend if backend != "auto" else training.update_plane
     return Plan(

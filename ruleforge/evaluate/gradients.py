@@ -15,6 +15,7 @@ from torch.func import grad_and_value, vmap
 
 from ruleforge.backends.base import Layout
 from ruleforge.evaluate import graphs
+from ruleforge.tasks import Workload
 from ruleforge.tasks.base import Batch, Params, Task
 
 
@@ -64,6 +65,36 @@ class GradientPlane:
         """Validation scores of each lane, (L,) each."""
         with torch.no_grad():
             return dict(self._evaluate(self._named(weights)))
+
+
+class OneByOnePlane(GradientPlane):
+    """The same for a task that cannot run in lanes: one lane after another, so nothing is shared."""
+
+    def __init__(self, task: Task, layout: Layout) -> None:
+        super().__init__(task, layout)
+        gradient = grad_and_value(task.loss)
+
+        def gradients(params: Params, batch: Batch, t: int) -> tuple[Params, Tensor]:
+            found = [gradient(lane, batch, t) for lane in _lanes(params)]
+            return _stacked([grads for grads, _ in found]), torch.stack([loss for _, loss in found])
+
+        self._gradient = gradients
+        self._evaluate = lambda params: _stacked([task.evaluate(lane) for lane in _lanes(params)])
+
+
+def _lanes(params: Params) -> list[Params]:
+    n_lanes = len(next(iter(params.values())))
+    return [{name: value[lane] for name, value in params.items()} for lane in range(n_lanes)]
+
+
+def _stacked(lanes: Sequence[Params]) -> Params:
+    return {name: torch.stack([lane[name] for lane in lanes]) for name in lanes[0]}
+
+
+def eager_plane(workload: Workload, layout: Layout) -> GradientPlane:
+    """The plane that computes a workload's gradients op by op, in lanes where the task can."""
+    kind = OneByOnePlane if workload.one_by_one else GradientPlane
+    return kind(workload.task, layout)
 
 
 class CompiledPlane(GradientPlane):

@@ -30,8 +30,19 @@ class Compilation:
     n_lanes: int
 
 
+def tell_one_by_one(workloads: Sequence[Workload], say: Callable[[str], None]) -> None:
+    """Say of each task that cannot run in lanes why, and what that costs."""
+    for workload in workloads:
+        if workload.one_by_one:
+            say(
+                f"{workload.one_by_one}; its lanes are trained one after another, "
+                "ten times slower or more than side by side"
+            )
+
+
 def compilable(workloads: Sequence[Workload], say: Callable[[str], None]) -> tuple[str, ...]:
     """Names of the workloads whose gradients can be compiled here; why others cannot is said in one line."""
+    workloads = [workload for workload in workloads if not workload.one_by_one]
     if not workloads:
         return ()
     if problem := graphs.why_not():

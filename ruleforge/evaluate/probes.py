@@ -269,11 +269,11 @@ class Behaviours:
 @lru_cache(maxsize=32)
 def walk(workload: Workload) -> tuple[Layout, torch.Tensor, torch.Tensor]:
     """Weights and gradients along a plain descent on a workload, (T, P) each: what a rule will meet."""
-    from ruleforge.evaluate.gradients import GradientPlane, flatten, layout_of
+    from ruleforge.evaluate.gradients import eager_plane, flatten, layout_of
 
     data = workload.data(WALK_SEED, WALK_STEPS)
     layout = layout_of(data.params)
-    plane = GradientPlane(workload.task, layout)
+    plane = eager_plane(workload, layout)
     w = flatten(data.params)[None]
     weights, grads = [], []
     for t in range(WALK_STEPS):

@@ -17,7 +17,7 @@ from torch import Tensor
 from ruleforge.backends import load_plane
 from ruleforge.backends.base import LaneGroup, UpdatePlane
 from ruleforge.evaluate.compiled import compiled
-from ruleforge.evaluate.gradients import CompiledPlane, GradientPlane, flatten, layout_of
+from ruleforge.evaluate.gradients import CompiledPlane, GradientPlane, eager_plane, flatten, layout_of
 from ruleforge.evaluate.lanes import (
     IDLE_RULE,
     ChunkJob,
@@ -41,7 +41,7 @@ def gradient_plane(workload: Workload, n_lanes: int, is_compiled: bool) -> Gradi
     data = workload.data(0, 1)
     layout = layout_of(data.params)
     if not is_compiled:
-        return GradientPlane(workload.task, layout)
+        return eager_plane(workload, layout)
     weights = flatten(data.params).repeat(n_lanes, 1)
     return CompiledPlane(workload.task, layout, weights, tuple(column[0] for column in data.batches))
 

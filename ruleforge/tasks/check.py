@@ -89,12 +89,27 @@ def check_task(task: Task) -> int:
     Raises:
         TaskError: naming the part at fault, with file and line where they can be known.
     """
+    n_weights, trouble = check_task_alone(task)
+    if trouble is not None:
+        raise trouble
+    return n_weights
+
+
+def check_task_alone(task: Task) -> tuple[int, TaskError | None]:
+    """As `check_task`, for a task that need not run in lanes.
+
+    Returns:
+        The number of weights of one lane, and why the task cannot run in lanes, if it cannot.
+
+    Raises:
+        TaskError: it cannot be trained at all.
+    """
     params = _check_init(task)
     batch = _check_batch(task)
     single = _check_loss(task, params, batch)
-    _check_lanes(task, params, batch, single)
-    _check_evaluate(task, params)
-    return sum(value.numel() for value in params.values())
+    alone = _check_scores(task, params)
+    trouble = _in_lanes(task, params, batch, single) or _scores_in_lanes(task, params, alone)
+    return sum(value.numel() for value in params.values()), trouble
 
 
 def _call(task: Task, part: str, *args: Any) -> Any:
@@ -236,14 +251,14 @@ def _check_loss(task: Task, params: Params, batch: Batch) -> tuple[Params, Tenso
     return grads, value
 
 
-def _check_lanes(task: Task, params: Params, batch: Batch, single: tuple[Params, Tensor]) -> None:
+def _in_lanes(task: Task, params: Params, batch: Batch, single: tuple[Params, Tensor]) -> TaskError | None:
     """Two lanes with different weights: the first must come out as it does alone."""
     lanes = _two_lanes(params)
     try:
         step = torch.func.vmap(torch.func.grad_and_value(task.loss), in_dims=(0, None, None))
         grads, losses = step(lanes, batch, 1)
     except Exception as error:
-        raise lanes_refused(task.name, "loss", error, task.loss) from error
+        return lanes_refused(task.name, "loss", error, task.loss)
     alone = [single[1], *single[0].values()]
     together = [losses[0], *(grads[name][0] for name in single[0])]
     if not all(torch.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in zip(alone, together, strict=True)):
@@ -253,9 +268,11 @@ def _check_lanes(task: Task, params: Params, batch: Batch, single: tuple[Params,
             "look for reductions over more than a lane's own rows, and for hidden state",
             fn=task.loss,
         )
+    return None
 
 
-def _check_evaluate(task: Task, params: Params) -> None:
+def _check_scores(task: Task, params: Params) -> dict[str, Tensor]:
+    """What evaluate gives for one lane."""
     alone = _call(task, "evaluate", params)
     if not isinstance(alone, dict) or "loss" not in alone:
         found = f"keys {sorted(alone)}" if isinstance(alone, dict) else f"a {type(alone).__name__}"
@@ -276,10 +293,15 @@ def _check_evaluate(task: Task, params: Params) -> None:
             "look for missing values in the validation rows",
             fn=task.evaluate,
         )
+    return alone
+
+
+def _scores_in_lanes(task: Task, params: Params, alone: dict[str, Tensor]) -> TaskError | None:
+    """The scores of two lanes: the first must come out as it does alone."""
     try:
         together = torch.func.vmap(task.evaluate)(_two_lanes(params))
     except Exception as error:
-        raise lanes_refused(task.name, "evaluate", error, task.evaluate) from error
+        return lanes_refused(task.name, "evaluate", error, task.evaluate)
     if not torch.allclose(together["loss"][0], alone["loss"], rtol=1e-3, atol=1e-5):
         raise refuse(
             task.name,
@@ -287,6 +309,7 @@ def _check_evaluate(task: Task, params: Params) -> None:
             "keep evaluate pure, on fixed rows",
             fn=task.evaluate,
         )
+    return None
 
 
 def lanes_refused(task: str, part: str, error: BaseException, fn: Callable[..., Any]) -> TaskError:

@@ -65,6 +65,7 @@ class Workload:
         batch_size: rows a batch.
         steps: optimizer steps of the full budget.
         n_weights: trainable numbers of one lane.
+        one_by_one: why its lanes cannot run side by side, so that they are trained one after another; "".
     """
 
     name: str
@@ -79,6 +80,7 @@ class Workload:
     batch_size: int
     steps: int
     n_weights: int
+    one_by_one: str = ""
 
     @cached_property
     def task(self) -> Task:
@@ -176,12 +178,12 @@ def load_user_workload(ref: str, base: str | Path | None = None) -> Workload:
     Raises:
         TaskError: with file, line where known, and remedy.
     """
-    from .check import check_task
+    from .check import check_task_alone
 
     target, folder = _resolve(ref, Path(base if base is not None else "").resolve())
     task = _build(target, folder, {})
     try:
-        n_weights = check_task(task)
+        n_weights, trouble = check_task_alone(task)
         rows = _batch_rows(task)
     except TaskError as error:
         raise _placed(error, target) from error
@@ -202,6 +204,7 @@ def load_user_workload(ref: str, base: str | Path | None = None) -> Workload:
         batch_size=rows,
         steps=task.steps,
         n_weights=n_weights,
+        one_by_one=str(trouble).splitlines()[0] if trouble is not None else "",
     )
     workload.__dict__["task"] = task  # built already: fill the cached property
     return workload

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from ruleforge.errors import RunError
 from ruleforge.evaluate import graphs, prepare
-from ruleforge.evaluate.gradients import GradientPlane, flatten, layout_of, refusal
+from ruleforge.evaluate.gradients import GradientPlane, OneByOnePlane, flatten, layout_of, refusal
 from ruleforge.evaluate.lanes import ChunkJob, LaneSpec, Plan, RuleLanes
 from ruleforge.evaluate.prepare import compilable, compile_gradients
 from ruleforge.evaluate.threads import training_thread
@@ -77,6 +78,26 @@ def test_what_needs_no_lanes_is_computed_apart_and_changes_nothing(name: str) ->
         assert torch.equal(one, two)
     labels = [node for node in rest.graph.nodes if node.target == graphs.aten.arange.default]
     assert not labels, "one-hot labels are the same for all lanes"
+
+
+def test_one_lane_after_another_is_what_lanes_side_by_side_are() -> None:
+    workload = WORKLOADS["digits_mlp"]
+    weights, batch = some_lanes(workload)
+    layout = layout_of(workload.data(0, 1).params)
+    slow, fast = OneByOnePlane(workload.task, layout), GradientPlane(workload.task, layout)
+    for one, two in zip(slow.step(weights, batch, 1), fast.step(weights, batch, 1), strict=True):
+        assert torch.allclose(one, two, rtol=1e-4, atol=1e-6)
+    for key, value in fast.evaluate(weights).items():
+        assert torch.allclose(slow.evaluate(weights)[key], value, rtol=1e-5), key
+
+
+def test_a_task_that_cannot_run_in_lanes_is_told_with_its_cost_and_never_compiled() -> None:
+    said: list[str] = []
+    odd = replace(WORKLOADS[QUICK], one_by_one="mine.py, line 3: loss branches")
+    prepare.tell_one_by_one([WORKLOADS[QUICK], odd], said.append)
+    assert len(said) == 1 and said[0].startswith("mine.py, line 3: loss branches; ")
+    assert "slower" in said[0]
+    assert compilable([odd], pytest.fail) == ()
 
 
 @needs_compiler

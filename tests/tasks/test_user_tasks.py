@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ruleforge.errors import TaskError
+from ruleforge.evaluate.gradients import eager_plane, flatten, layout_of
 from ruleforge.tasks import TEMPLATE, load_workload
 
 HEAD = """\
@@ -227,21 +228,6 @@ BAD = {
         "non-finite gradient at the initial weights, in 'w'",
         "sqrt",
     ),
-    "branch": (
-        factory("make(loss=lambda p, b, key: p['w'].sum() if p['w'].sum() > 0 else -p['w'].sum())"),
-        "branches on the value",
-        "torch.where",
-    ),
-    "item": (
-        factory("make(loss=lambda p, b, key: p['w'].square().sum() * p['w'].sum().item())"),
-        "as a Python number|branches on",
-        "item",
-    ),
-    "mask": (
-        factory("make(loss=lambda p, b, key: p['w'][p['w'] > -9].square().sum())"),
-        "shape depends on values|in lanes",
-        "mask|torch.where|other ops",
-    ),
     "random": (
         factory("make(loss=lambda p, b, key: (p['w'] * torch.rand(3)).square().sum())"),
         "another value|draws random",
@@ -265,11 +251,6 @@ BAD = {
         factory("make(evaluate=lambda p: {'loss': p['w'].sum() / 0})"),
         "validation loss",
         "missing",
-    ),
-    "evaluate item": (
-        factory("make(evaluate=lambda p: {'loss': torch.tensor(p['w'].sum().item())})"),
-        "evaluate",
-        "item",
     ),
     "batch norm": (
         factory("wrap_new(lambda: nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)))"),
@@ -344,6 +325,50 @@ BAD = {
     "text data": (factory("wrap_new(lambda: nn.Linear(3, 2), data=('abc', Y))"), "is no array", "numpy"),
     "big batch": (factory("wrap_new(lambda: nn.Linear(3, 2), batch_size=99)"), "batch_size is 99", "1 to 40"),
 }
+
+
+# Loss or evaluate cannot run in lanes: trained one lane after another, with the reason at hand.
+ONE_BY_ONE = {
+    "branch": (
+        factory("make(loss=lambda p, b, key: p['w'].sum() if p['w'].sum() > 0 else -p['w'].sum())"),
+        "branches on the value",
+        "torch.where",
+    ),
+    "item": (
+        factory("make(loss=lambda p, b, key: p['w'].square().sum() * p['w'].sum().item())"),
+        "as a Python number|branches on",
+        "item",
+    ),
+    "mask": (
+        factory("make(loss=lambda p, b, key: p['w'][p['w'] > -9].square().sum())"),
+        "shape depends on values|in lanes",
+        "mask|torch.where|other ops",
+    ),
+    "evaluate item": (
+        factory("make(evaluate=lambda p: {'loss': torch.tensor(p['w'].sum().item())})"),
+        "evaluate",
+        "item",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ONE_BY_ONE)
+def test_a_task_that_cannot_run_in_lanes_is_taken_one_by_one(case: str, tmp_path: Path) -> None:
+    import re
+
+    text, message, _ = ONE_BY_ONE[case]
+    write(tmp_path, text)
+    workload = load_workload("mine.py:factory", tmp_path)
+    assert re.search(message, workload.one_by_one)
+    assert workload.one_by_one.startswith(f"{tmp_path / 'mine.py'}, line ")
+    lanes = torch.stack([flatten(workload.data(seed, 1).params) for seed in (0, 1)])
+    batch = tuple(column[0] for column in workload.data(0, 1).batches)
+    plane = eager_plane(workload, layout_of(workload.data(0, 1).params))
+    losses, grads = plane.step(lanes, batch, 1)
+    alone = [plane.step(lane[None], batch, 1) for lane in lanes]
+    assert torch.equal(losses, torch.cat([loss for loss, _ in alone]))
+    assert torch.equal(grads, torch.cat([grad for _, grad in alone]))
+    assert grads.abs().sum() > 0 and plane.evaluate(lanes)["loss"].shape == (2,)
 
 
 @pytest.mark.parametrize("case", BAD)
