@@ -41,6 +41,7 @@ def main() -> int:
     """Fuzz in processes of their own, as many at a time as there are cores."""
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="times the usual number of inputs")
+    parser.add_argument("--seconds", type=int, default=0, help="end each target after so long")
     parser.add_argument("--only", nargs="*", choices=DEFAULTS, default=list(DEFAULTS))
     parser.add_argument("--engine", choices=("atheris", "mutate"), default=None)
     parser.add_argument("--seed", type=int, default=1)
@@ -51,7 +52,7 @@ def main() -> int:
     engine = given.engine or _engine()
     if given.worker:
         target, runs, folder = given.worker
-        return _fuzz(engine, target, int(runs), Path(folder), given.seed)
+        return _fuzz(engine, target, int(runs), Path(folder), given.seed, given.seconds)
     return _spread(given, engine)
 
 
@@ -83,7 +84,7 @@ def _spread(given: argparse.Namespace, engine: str) -> int:
                 log = (folder / "log").open("w+")
                 command = [
                     sys.executable, "-m", "fuzz", "--engine", engine, "--seed", str(seed),
-                    "--worker", name, str(runs), str(folder),
+                    "--seconds", str(given.seconds), "--worker", name, str(runs), str(folder),
                 ]  # fmt: skip
                 running.append(
                     (name, subprocess.Popen(command, stdout=log, stderr=log, text=True), folder, log)
@@ -120,9 +121,9 @@ def _spread(given: argparse.Namespace, engine: str) -> int:
     return 1 if broken else 0
 
 
-def _fuzz(engine: str, name: str, runs: int, folder: Path, seed: int) -> int:
+def _fuzz(engine: str, name: str, runs: int, folder: Path, seed: int, seconds: int) -> int:
     if engine == "mutate":
-        return _mutate(name, runs, folder, seed)
+        return _mutate(name, runs, folder, seed, seconds)
     import atheris
 
     with atheris.instrument_imports(include=["ruleforge"], enable_loader_override=False):
@@ -138,8 +139,8 @@ def _fuzz(engine: str, name: str, runs: int, folder: Path, seed: int) -> int:
     words.write_text("".join(f"{_quoted(word)}\n" for word in target.words()))
     arguments = [
         "fuzz", f"-runs={runs}", f"-seed={seed}", f"-max_len={MAX_LENGTH[name]}", f"-dict={words}",
-        f"-artifact_prefix={folder}/", "-print_final_stats=1", "-timeout=60", "-verbosity=0",
-        "-rss_limit_mb=4096", str(corpus),
+        f"-artifact_prefix={folder}/", "-print_final_stats=1", f"-max_total_time={seconds}", "-timeout=60",
+        "-verbosity=0", "-rss_limit_mb=4096", str(corpus),
     ]  # fmt: skip
     atheris.Setup(arguments, target.try_one)
     atheris.Fuzz()
@@ -150,7 +151,7 @@ def _quoted(word: str) -> str:
     return '"' + "".join(f"\\x{byte:02x}" for byte in word.encode()) + '"'
 
 
-def _mutate(name: str, runs: int, folder: Path, seed: int) -> int:
+def _mutate(name: str, runs: int, folder: Path, seed: int, seconds: int) -> int:
     """Without atheris: random changes to the seeds and to each other's children."""
     from fuzz.targets import TARGETS, warm_up
 
@@ -158,7 +159,12 @@ def _mutate(name: str, runs: int, folder: Path, seed: int) -> int:
     warm_up(target)
     rng = random.Random(seed)
     pool, words = target.seeds(), [word.encode() for word in target.words()]
+    until = time.monotonic() + (seconds or float("inf"))
+    done = 0
     for k in range(runs):
+        if time.monotonic() > until:
+            break
+        done += 1
         data = bytearray(rng.choice(pool))
         for _ in range(rng.randint(1, 6)):
             at = rng.randint(0, len(data))
@@ -183,7 +189,7 @@ def _mutate(name: str, runs: int, folder: Path, seed: int) -> int:
             raise
         if len(pool) < 500 and rng.random() < 0.01:
             pool.append(bytes(data))
-    print(f"stat::number_of_executed_units: {runs}")
+    print(f"stat::number_of_executed_units: {done}")
     return 0
 
 
