@@ -55,10 +55,9 @@ fuzz-long: $(STAMP)  ## ten times as many
 	-$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[fuzz]'
 	$(BIN)/python -m fuzz --scale 10 --seed 100
 
-bench: $(STAMP)  ## the benchmarks at their quick size
-	@set -e; found=0; for script in benchmarks/*.py; do \
-		if [ -f "$$script" ]; then found=1; echo "== $$script"; $(BIN)/python "$$script" --quick; fi; \
-	done; [ "$$found" = 1 ] || { echo "benchmarks/ holds no script yet" >&2; exit 1; }
+bench: $(STAMP)  ## the speed benchmarks at their quick size, written into docs/benchmarks.md
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks/page.py
 
 gpu-check: $(STAMP)  ## on a machine with a GPU, in ten minutes: is it right, how fast is it, a search
 	@$(BIN)/python -m ruleforge.app.gpu_check

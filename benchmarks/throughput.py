@@ -280,6 +280,8 @@ def measure(quick: bool, repeats: int, say: Callable[[str], None]) -> dict[str, 
     compiling = ("jax_64_rules",) if has_jax else ()
     say(f"building {', '.join(names)} in {n_cores} processes")
     team = Team((*names, *compiling, "matmul"), n_cores)
+    for name in (*names, *compiling):  # the first time is not counted
+        team.seconds(name, LANES)
     rates: dict[str, list[float]] = {name: [] for name in (*names, *compiling)}
     peak: list[float] = []
     for number in range(repeats):
