@@ -169,10 +169,17 @@ def _speed(found: Paired | None) -> str:
 @click.option("--to", "to", default="torch", show_default=True, help="torch, optax, numpy, latex or json.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File; default: print it.")
 @click.option("--class-name", default=None, help="Name of the class (torch, numpy, optax).")
+@click.option("--with-tests", is_flag=True, help="Write tests of the file beside it: test_FILE.")
 @click.option("--force", is_flag=True, help="Overwrite.")
 @json_option
 def export(
-    target: str, to: str, output: Path | None, class_name: str | None, force: bool, as_json: bool
+    target: str,
+    to: str,
+    output: Path | None,
+    class_name: str | None,
+    with_tests: bool,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Write a rule as a standalone file."""
     from ruleforge.app.display import print_json, remark, say
@@ -187,15 +194,30 @@ def export(
     known = TARGETS[to].options if to in TARGETS else ()
     text = export_to(found.text, to, **{name: value for name, value in options.items() if name in known})
     if output is None:
+        if with_tests:
+            raise ExportError("--with-tests writes beside a file, and none is named", hint="add -o FILE")
         if as_json:
             raise ExportError("--json tells about a written file, and none is named", hint="add -o FILE")
         say(text.rstrip("\n"))
         return
+    tests, beside = None, output.with_name(f"test_{output.name}")
+    if with_tests:
+        from ruleforge.app.recording import record
+        from ruleforge.export.check_file import check_file
+        from ruleforge.export.safety import class_name_for
+
+        name = options["class_name"] or class_name_for(found.text.doc)
+        tests = check_file(to, output.stem, name, record(found.text))
+        if beside.exists() and not force:
+            raise ExportError("exists already", file=str(beside), hint="choose another -o, or use --force")
     written = write(output, text, force=force)
+    if tests is not None:
+        write(beside, tests, force=force)
     if as_json:
-        print_json({"file": str(written), "target": to, "name": found.name, "key": found.text.rule.key})
+        record_of = {"file": str(written), "target": to, "name": found.name, "key": found.text.rule.key}
+        print_json(record_of | ({"tests": str(beside)} if tests is not None else {}))
     else:
-        remark(f"wrote {written}")
+        remark(f"wrote {written}" + (f" and {beside}" if tests is not None else ""))
 
 
 def provenance_of(target: Target) -> dict[str, object]:
