@@ -49,7 +49,7 @@ ENDS = ("costs something", "another rule, faster")
 SCREEN = Protocol(LRS[2:8], ("constant",), score_seeds=(PAIRED_SEED + 900, PAIRED_SEED + 901))
 CONFIRM_SEED = PAIRED_SEED + 500
 SCREEN_SLACK = 0.1  # a screened cut may look this much worse and still be tested
-FINALISTS = 5  # cuts of a round that are tested in full
+FINALISTS = 4  # cuts of a round that are tested in full
 ROUNDS = 24
 PLAN = Plan(chunk_lanes=36, score_lanes=FINALISTS + 1)  # few rules at a time: small chunks, little padding
 ALGEBRA_S = 5.0
@@ -153,13 +153,13 @@ def reduce_rule(
     deadline = time.monotonic() + time_limit_s
     simplified = simplify(rule)
     plan, workers = plan or PLAN, workers or Workers()
-    full = Bench(workloads, paired_protocol(seeds), plan, workers)
+    full = Bench(workloads, paired_protocol(seeds), plan=plan, workers=workers)
     reduction = _Reduction(
-        simplified, full, Bench(workloads, SCREEN, plan, workers), margin, deadline, say,
+        simplified, full, Bench(workloads, SCREEN, 1, plan, workers), margin, deadline, say,
         notes=list(simplified.notes),
     )  # fmt: skip
     reduction.run()
-    fresh = Bench(confirm_on or workloads, paired_protocol(seeds, CONFIRM_SEED), plan, workers)
+    fresh = Bench(confirm_on or workloads, paired_protocol(seeds, CONFIRM_SEED), plan=plan, workers=workers)
     return reduction.confirmed(fresh)
 
 

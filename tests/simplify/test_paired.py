@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ruleforge.core.known import known
@@ -33,7 +35,7 @@ def test_variants_are_told_apart_and_a_respelling_is_no_difference() -> None:
 
 
 def test_faster_and_slower_mirror_each_other() -> None:
-    bench = Bench(PLACES[:1], PROTOCOL, PLAN)
+    bench = Bench(PLACES[:1], PROTOCOL, plan=PLAN)
     adam, damped = known("adam").rule, parse("update = g * (t < 4)\n")
     assert (bench.compare(adam, [damped])[0].speedup or 1) < 1
     assert (bench.compare(damped, [adam])[0].speedup or 1) > 1
@@ -53,17 +55,26 @@ def test_scoring_seeds_are_nobody_elses() -> None:
     assert min(PROTOCOL.score_seeds) == PAIRED_SEED
 
 
+def test_a_setting_is_chosen_by_several_tuning_seeds() -> None:
+    one = Bench(PLACES[:1], PROTOCOL, 1, PLAN).outcomes([known("adam").rule])[0]["breast_cancer"]
+    two = Bench(PLACES[:1], PROTOCOL, 2, PLAN).outcomes([known("adam").rule])[0]["breast_cancer"]
+    assert one.setting is not None and two.setting is not None
+    assert one.final_losses != two.final_losses and len(one.final_losses) == len(two.final_losses)
+    best = min(v for v in two.final_losses if v is not None)
+    assert PROTOCOL.grid()[two.final_losses.index(best)] == two.setting
+
+
 def test_a_bench_trains_a_rule_once(monkeypatch: pytest.MonkeyPatch) -> None:
     from ruleforge.simplify import paired
 
     asked: list[int] = []
 
-    def counting(texts: list[str], *rest: object) -> list[list[Outcome]]:
-        asked.append(len(texts))
-        return [[Outcome("breast_cancer", 30, None, None, ())] for _ in texts]
+    def counting(self: Any) -> list[list[Outcome]]:
+        asked.append(len(self.texts))
+        return [[Outcome("breast_cancer", 30, None, None, ())] for _ in self.texts]
 
-    monkeypatch.setattr(paired, "evaluate", counting)
-    bench = Bench(PLACES[:1], PROTOCOL, PLAN)
+    monkeypatch.setattr(paired._Steady, "run", counting)
+    bench = Bench(PLACES[:1], PROTOCOL, plan=PLAN)
     bench.compare(known("adam").rule, [known("lion").rule, known("lion").rule])
     bench.compare(known("lion").rule, [known("adam").rule, known("sgd").rule])
     assert asked == [2, 1]
