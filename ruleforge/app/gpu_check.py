@@ -347,7 +347,7 @@ def gradient_plane(*, dry: bool) -> list[dict[str, Any]]:
     import torch
 
     from ruleforge.backends.triton_lanes import TritonLanes
-    from ruleforge.evaluate.devices import OnDevice, Precision, graphed, on_device
+    from ruleforge.evaluate.devices import OnDevice, Precision, graphed, on_device, products
     from ruleforge.evaluate.gradients import flatten, layout_of
     from ruleforge.tasks import load_workload
 
@@ -366,7 +366,7 @@ def gradient_plane(*, dry: bool) -> list[dict[str, Any]]:
         for n in DRY_LANES if dry else STEP_LANES[::2] + STEP_LANES[-1:]:
             if time.monotonic() > deadline:
                 break
-            with OnDevice(torch.device("cpu")) if dry else on_device(device, precision):
+            with OnDevice(torch.device("cpu")) if dry else on_device(device), products(device, precision):
                 weights = flatten(data.params).to(device).repeat(n, 1)
                 grads = torch.empty_like(weights)
                 gradient = _gradients(

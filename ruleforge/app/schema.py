@@ -193,7 +193,9 @@ class Training(Table):
     """How gradients are computed: op by op, or compiled, which costs seconds a workload once a machine
     and makes them about four times as fast. "auto" compiles the workloads on which it repays."""
     update_plane: Literal["auto", "numba", "torch", "reference", "triton", "triton_straight"] = "auto"
-    """Backend that runs the rules; the triton ones need a GPU."""
+    """Backend that runs the rules; the triton ones need a GPU, and train there."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Of the gradients' matrix products on a GPU: the lower ones are faster, and part of the plan."""
     job_limit_s: Duration = Field(default=600.0, alias="job_limit")
     """Time after which a worker that trains one chunk of lanes counts as hanging; "10m" by default."""
     rungs: Listed[Rung] = DEFAULT_RUNGS

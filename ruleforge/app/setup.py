@@ -41,10 +41,13 @@ def make_plan(
     tell_one_by_one(workloads, say)
     training = config.training
     plane = backend if backend != "auto" else training.update_plane
+    on_gpu = plane.startswith("triton")
     return Plan(
         chunk_lanes=training.chunk_lanes,
+        score_lanes=max(1, training.chunk_lanes // 4) if on_gpu else Plan.score_lanes,
         update_plane=fastest_plane(say) if plane == "auto" else plane,
-        compiled=compilable(worth_compiling(config, workloads), say),
+        compiled=() if on_gpu else compilable(worth_compiling(config, workloads), say),
+        precision=training.precision,
         weight_decay=training.weight_decay,
         gradient_clip=training.gradient_clip,
     )

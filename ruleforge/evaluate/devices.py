@@ -53,12 +53,8 @@ _KEPT: dict[str, Any] = {}
 
 
 @contextmanager
-def on_device(device: str, precision: Precision = "float32") -> Iterator[None]:
-    """Run tasks on a device, with matrix products in a precision, for as long as it lasts.
-
-    Args:
-        device: torch device; on "cpu" nothing changes.
-        precision: "float32"; "tf32", which rounds factors to 10 bits; or "bfloat16", to 7.
+def on_device(device: str) -> Iterator[None]:
+    """Run tasks on a device for as long as it lasts; on "cpu" nothing changes.
 
     Raises:
         InputError: there is no such device.
@@ -71,11 +67,26 @@ def on_device(device: str, precision: Precision = "float32") -> Iterator[None]:
             f"training on {device!r} needs a GPU, and torch sees no CUDA device here",
             hint="use --backend numba, or see `ruleforge doctor`",
         )
+    with OnDevice(torch.device(device), _KEPT.setdefault(device, WeakIdKeyDictionary())):
+        yield
+
+
+@contextmanager
+def products(device: str, precision: Precision) -> Iterator[None]:
+    """Matrix products on a GPU in a precision, for as long as it lasts; on "cpu" nothing changes.
+
+    Args:
+        device: torch device.
+        precision: "float32"; "tf32", which rounds factors to 10 bits; or "bfloat16", to 7.
+    """
+    if device == "cpu":
+        yield
+        return
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     rounded = torch.autocast("cuda", torch.bfloat16) if precision == "bfloat16" else nullcontext()
     try:
-        with OnDevice(torch.device(device), _KEPT.setdefault(device, WeakIdKeyDictionary())), rounded:
+        with rounded:
             yield
     finally:
         torch.set_float32_matmul_precision(before)

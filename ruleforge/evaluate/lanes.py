@@ -6,6 +6,7 @@ work, and its result depends on its content alone: not on the worker, nor on oth
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
@@ -13,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ruleforge.evaluate.devices import Precision
 from ruleforge.tasks import Workload
 
 N_SAMPLES = 20
@@ -31,6 +33,7 @@ class Plan:
         compiled: names of the workloads whose gradients are compiled.
         weight_decay: decoupled, for all lanes.
         gradient_clip: largest global gradient norm of a lane, or None.
+        precision: of the gradients' matrix products on a GPU, see `devices`.
     """
 
     chunk_lanes: int = 72
@@ -39,6 +42,13 @@ class Plan:
     compiled: tuple[str, ...] = ()
     weight_decay: float = 0.0
     gradient_clip: float | None = None
+    precision: Precision = "float32"
+
+    @property
+    def device(self) -> str:
+        """Where lanes are trained: where their rules run."""
+        on_gpu = self.update_plane.startswith("triton") and os.environ.get("TRITON_INTERPRET") != "1"
+        return "cuda" if on_gpu else "cpu"
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:

@@ -323,11 +323,12 @@ def _measured_scales(workload: Workload, texts: Sequence[str], plane: str) -> li
     lr = np.full(n, PROBE_LR)
     lanes = load_plane(plane)(_groups([compiled(text) for text in texts], 1), layout, lr, torch.float32)
     sizes = []
-    u = torch.empty(n, layout.n_weights)
+    device = getattr(lanes, "device", torch.device("cpu"))
+    weights, grads, u = weights.to(device), grads.to(device), torch.empty(n, layout.n_weights, device=device)
     for t in range(WALK_STEPS):
         w, g = weights[t].repeat(n, 1), grads[t].repeat(n, 1)
         lanes.step(w, g, t=t + 1, lr=lr, progress=1.0, updates=u)
         if t >= WALK_STEPS // 2:
-            sizes.append(np.sqrt(np.square(u.numpy(), dtype=np.float64).mean(1)))
+            sizes.append(np.sqrt(np.square(u.cpu().numpy(), dtype=np.float64).mean(1)))
     found = np.median(sizes, axis=0)
     return [float(size) if np.isfinite(size) and size > 1e-30 else 1.0 for size in found]

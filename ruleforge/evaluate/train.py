@@ -17,6 +17,7 @@ from torch import Tensor
 from ruleforge.backends import load_plane
 from ruleforge.backends.base import LaneGroup, UpdatePlane
 from ruleforge.evaluate.compiled import compiled
+from ruleforge.evaluate.devices import on_device, products
 from ruleforge.evaluate.gradients import CompiledPlane, GradientPlane, eager_plane, flatten, layout_of
 from ruleforge.evaluate.lanes import (
     IDLE_RULE,
@@ -26,6 +27,7 @@ from ruleforge.evaluate.lanes import (
     RuleLanes,
     sample_steps,
 )
+from ruleforge.evaluate.memory import train_in_memory
 from ruleforge.evaluate.probes import update_scales
 from ruleforge.evaluate.schedules import factor
 from ruleforge.evaluate.threads import training_thread
@@ -48,13 +50,14 @@ def gradient_plane(workload: Workload, n_lanes: int, is_compiled: bool) -> Gradi
 
 @lru_cache(maxsize=16)
 def training_data(
-    workload: Workload, seed: int, n_steps: int, n_lanes: int, is_compiled: bool
+    workload: Workload, seed: int, n_steps: int, n_lanes: int, is_compiled: bool, device: str = "cpu"
 ) -> tuple[Tensor, list[Batch]]:
     """Initial weights of one lane, (P,), and the prepared batch of each step, for all chunks of a seed."""
     data = workload.data(seed, n_steps)
     plane = gradient_plane(workload, n_lanes, is_compiled)
-    batches = [plane.prepared(tuple(column[t] for column in data.batches)) for t in range(n_steps)]
-    return flatten(data.params), batches
+    columns = [column.to(device) for column in data.batches]
+    batches = [plane.prepared(tuple(column[t] for column in columns)) for t in range(n_steps)]
+    return flatten(data.params).to(device), batches
 
 
 def train_chunk(job: ChunkJob) -> ChunkResult:
@@ -66,8 +69,8 @@ def train_chunk(job: ChunkJob) -> ChunkResult:
     Returns:
         Loss curves, final scores and where lanes diverged, in lane order.
     """
-    with training_thread():
-        return _train(job)
+    with training_thread(), on_device(job.plan.device):
+        return _train(job) if job.plan.device == "cpu" else train_in_memory(_train, job)
 
 
 def _train(job: ChunkJob) -> ChunkResult:
@@ -78,7 +81,8 @@ def _train(job: ChunkJob) -> ChunkResult:
     lr0 = np.array([spec.lr / scale for spec, scale in zip(specs, scales, strict=True)])
     is_compiled = job.workload.name in job.plan.compiled
     plane = gradient_plane(job.workload, job.size, is_compiled)
-    start, batches = training_data(job.workload, job.seed, job.n_steps, job.size, is_compiled)
+    device = job.plan.device
+    start, batches = training_data(job.workload, job.seed, job.n_steps, job.size, is_compiled, device)
     weights = start.repeat(len(specs), 1)
     update = load_plane(job.plan.update_plane)(
         [_group(rule) for rule in rules], plane.layout, lr0, weights.dtype
@@ -106,9 +110,9 @@ class _Record:
     diverged_at: NDArray[np.int64]
 
     def read(self, scores: dict[str, Tensor], sample: int) -> None:
-        self.curves[:, sample] = scores["loss"].numpy()
+        self.curves[:, sample] = scores["loss"].cpu().numpy()
         if "accuracy" in scores:
-            self.metrics[:] = scores["accuracy"].numpy()
+            self.metrics[:] = scores["accuracy"].cpu().numpy()
 
     def of_lanes(self, n: int, lr0: NDArray[np.float64]) -> ChunkResult:
         """The first `n` lanes."""
@@ -136,7 +140,9 @@ def _run(
     )  # fmt: skip
     record.read(plane.evaluate(weights), 0)
     for t in range(1, n_steps + 1):
-        losses, grads = plane.step(weights, batches[t - 1], t)
+        with products(job.plan.device, job.plan.precision):
+            losses, grads = plane.step(weights, batches[t - 1], t)
+        losses = losses.cpu()
         record.diverged_at[(record.diverged_at == 0) & ~np.isfinite(losses.numpy())] = t
         if t >= first_of_tail:
             record.train_losses += losses.double().numpy() / (n_steps - first_of_tail + 1)

@@ -5,16 +5,21 @@ torch's fake tensors have a device and no memory, and refuse to meet one of anot
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.func import vmap
 
+from ruleforge.core.known import KNOWN
 from ruleforge.errors import InputError
-from ruleforge.evaluate.devices import OnDevice, on_device
+from ruleforge.evaluate.devices import OnDevice, on_device, products
+from ruleforge.evaluate.lanes import ChunkJob, LaneSpec, Plan, RuleLanes
+from ruleforge.evaluate.train import train_chunk
 from ruleforge.tasks import load_workload
 
 REMOTE = torch.device("cuda")
@@ -68,8 +73,31 @@ def test_what_was_moved_is_kept_as_long_as_its_original() -> None:
         assert len(mode._kept) == 0
 
 
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="runs Triton's interpreter")
+def test_a_chunk_trains_on_the_triton_plane_as_on_numbas() -> None:
+    """The training loop with the GPU's plane, in its interpreter; lr scales are measured on it too."""
+    from ruleforge.backends.triton_interpreter import quick_interpreter
+
+    lanes = (LaneSpec(0.1, "constant"), LaneSpec(0.3, "cosine"))
+    rules = tuple(RuleLanes(str(KNOWN[name].rule), lanes) for name in ("adam", "lion"))
+    plans = [Plan(update_plane=name, weight_decay=0.01) for name in ("triton", "numba")]
+    assert [plan.device for plan in plans] == ["cpu", "cpu"]
+    with quick_interpreter():
+        ours, theirs = (
+            train_chunk(ChunkJob(load_workload("quadratic"), 0, 8, rules, plan, 5)) for plan in plans
+        )
+    np.testing.assert_allclose(ours.curves, theirs.curves, rtol=1e-5)
+    np.testing.assert_allclose(ours.lrs, theirs.lrs, rtol=1e-5)
+
+
+def test_where_a_plan_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    planes = ("numba", "torch", "triton", "triton_straight")
+    assert [Plan(update_plane=name).device for name in planes] == ["cpu", "cpu", "cuda", "cuda"]
+
+
 def test_on_the_cpu_nothing_changes() -> None:
-    with on_device("cpu"):
+    with on_device("cpu"), products("cpu", "tf32"):
         assert (torch.ones(2) + 1).device.type == "cpu"
 
 

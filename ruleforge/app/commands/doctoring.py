@@ -14,7 +14,7 @@ import click
 
 from ruleforge.app.commands.options import json_option, worker_count
 
-LIBRARIES = ("torch", "numpy", "numba", "sympy", "deap", "scikit-learn", "pydantic", "rich")
+LIBRARIES = ("torch", "numpy", "numba", "triton", "sympy", "deap", "scikit-learn", "pydantic", "rich")
 QUICK_STEPS, FULL_STEPS = 10, 50
 
 
@@ -69,7 +69,7 @@ def doctor(context: click.Context, quick: bool, as_json: bool) -> None:
 def _machine() -> dict[str, Any]:
     import torch
 
-    from ruleforge.backends import fastest_plane
+    from ruleforge.backends import available_planes, fastest_plane
 
     compiler = next((found for name in ("gcc", "cc", "clang") if (found := shutil.which(name))), None)
     results = Path("results")
@@ -83,6 +83,7 @@ def _machine() -> dict[str, Any]:
         "threads_by_environment": os.environ.get("OMP_NUM_THREADS"),
         "compiler": compiler,
         "update_plane": fastest_plane(),
+        "update_planes": ", ".join(f"{n} ({why})" if why else n for n, why in available_planes().items()),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "memory_bytes": _memory_bytes(),
         "free_disk_bytes": shutil.disk_usage(where).free,
