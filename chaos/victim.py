@@ -122,10 +122,13 @@ def attempt(
         meanwhile: called again and again with the process's number while it lives.
     """
     reader, writer = os.pipe()
+    # An interrupt that comes before the run is under way waits for it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     child = os.fork()
     if child == 0:
         os.close(reader)
         _live(folder, fault, workers, parallel, trace, writer)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.close(writer)
     began = time.monotonic()
     waiting = fault.kind in ("kill-now", "int", "int-twice")
@@ -182,6 +185,7 @@ def _live(folder: Path, fault: Fault, workers: int, parallel: str, trace: Path |
         progress = _Telling(tell)
         try:
             with every_interrupt():
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
                 if (folder / DATABASE).is_file():
                     resume_run(folder, workers=workers, parallel=parallel, progress=progress)
                 else:
