@@ -26,6 +26,7 @@ __all__ = [
     "Rule",
     "RuleText",
     "Run",
+    "swap",
     "RuleforgeError",
     "__version__",
 ]
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from ruleforge.core.rule import Rule
     from ruleforge.core.text import RuleText, parse
     from ruleforge.errors import RuleforgeError
+    from ruleforge.optim import swap
 
 # Public name -> module that holds it.
 _HOMES = {
@@ -47,6 +49,7 @@ _HOMES = {
     "RuleText": "ruleforge.core.text",
     "parse": "ruleforge.core.text",
     "RuleforgeError": "ruleforge.errors",
+    "swap": "ruleforge.optim",
 }
 # Parts of the package that are also functions of its API: `rf.search(…)` and `ruleforge.search.grammar`.
 _CALLED = ("search", "export")

@@ -18,11 +18,12 @@ from torch.optim.optimizer import Optimizer, ParamsT
 from ruleforge.backends.base import run_host
 from ruleforge.backends.torch_ops import REDUCTIONS, TORCH_OPS, orthogonalize
 from ruleforge.core.format import name_rule
+from ruleforge.core.known import KnownRule
 from ruleforge.core.program import HOST_SPACES, Instr, Operand, Program, compile_rule
 from ruleforge.core.rule import Hyper, Kind, Rule
 from ruleforge.core.text import RuleText, parse
 from ruleforge.errors import RuleError
-from ruleforge.render.names import Names, slot_names
+from ruleforge.render.names import MEANINGFUL, Names, slot_names
 from ruleforge.words import did_you_mean
 
 _GROUP_KEYS = frozenset("params lr lr0 initial_lr weight_decay maximize total_steps".split())
@@ -56,10 +57,13 @@ class RuleOptimizer(Optimizer):
         tensor([0.7500, 0.7500, 0.7500])
     """
 
+    carried: tuple[str, ...] = ()
+    """States that `swap` brought along."""
+
     def __init__(
         self,
         params: ParamsT,
-        rule: Rule | RuleText | str,
+        rule: Rule | RuleText | KnownRule | str,
         lr: float = 1e-3,
         weight_decay: float = 0.0,
         maximize: bool = False,
@@ -184,10 +188,93 @@ class RuleOptimizer(Optimizer):
             state[name] = torch.full_like(w, value) if slot.kind is Kind.TENSOR else shaped[slot.kind]
 
 
-def _as_text(rule: Rule | RuleText | str) -> RuleText:
+# What torch's own optimizers call states that this package gives another name.
+_SHARED = frozenset("params lr initial_lr weight_decay maximize".split())
+"""What a group keeps when its optimizer is swapped."""
+_ALIASES = {"square_avg": "exp_avg_sq", "sum": "grad_sq_sum", "acc_delta": "running_delta"}
+
+
+def swap(optimizer: Optimizer, to: Rule | RuleText | KnownRule | str | Optimizer, **hypers: Any) -> Optimizer:
+    """Another optimizer for a running training, on the same parameter groups.
+
+    The groups are shared, not copied: schedulers that were made for the old optimizer go on setting the
+    learning rate of the new one, and swapping back finds what they set. States whose names mean the
+    same (`exp_avg`, `exp_avg_sq`, `momentum_buffer`, …) carry over. A rule that reads the step, such as
+    one with bias correction, starts afresh unless all of its states carry over: a corrected average
+    that starts at 0 late in a training would be far too small.
+
+    Args:
+        optimizer: the one in use.
+        to: a rule, rule text, or an optimizer over the same parameters, such as one that was swapped out.
+        hypers: hyperparameters of the rule, for all groups.
+
+    Returns:
+        The optimizer to use from now on; `optimizer` must not step any more until it is swapped in again.
+
+    Raises:
+        ValueError: `to` is an optimizer over other parameters.
+
+    Example:
+        >>> w = torch.nn.Parameter(torch.ones(3))
+        >>> adam = torch.optim.Adam([w], lr=0.1)
+        >>> lion = swap(adam, "beta: hyper(0, 1) = 0.9\\nupdate = sign(ema(g, beta))")
+        >>> lion.param_groups[0] is adam.param_groups[0]
+        True
+    """
+    if isinstance(to, Optimizer):
+        new = to
+        mine = [id(p) for group in optimizer.param_groups for p in group["params"]]
+        if mine != [id(p) for group in new.param_groups for p in group["params"]]:
+            raise ValueError("the two optimizers have other parameters, or another order of them")
+    else:
+        params = [{"params": group["params"], "lr": group["lr"]} for group in optimizer.param_groups]
+        new = RuleOptimizer(params, to, **hypers)
+    remembered = [{k: v for k, v in group.items() if k not in _SHARED} for group in optimizer.param_groups]
+    own = vars(new).pop("swapped_out", None) or new.param_groups
+    for group, values in zip(optimizer.param_groups, own, strict=True):
+        group.update({k: v for k, v in values.items() if k not in _SHARED})
+        for key in _SHARED & set(values):
+            group.setdefault(key, values[key])
+    vars(optimizer)["swapped_out"] = remembered
+    new.param_groups = optimizer.param_groups
+    if isinstance(new, RuleOptimizer):
+        new.carried = _carry(optimizer, new)
+    return new
+
+
+def _carry(old: Optimizer, new: RuleOptimizer) -> tuple[str, ...]:
+    """Copy states that mean the same; their names."""
+    wanted = [n for n, slot in zip(new._slots, new._program.slots, strict=True) if slot.kind is Kind.TENSOR]
+    carried: set[str] = set()
+    reads_step = new.text.rule.reads("t") or new.text.rule.reads("first")
+    for group in new.param_groups:
+        for p in group["params"]:
+            theirs = {_ALIASES.get(name, name): value for name, value in old.state.get(p, {}).items()}
+            found = {
+                name: theirs[name]
+                for name in wanted
+                if name in MEANINGFUL
+                and isinstance(theirs.get(name), Tensor)
+                and theirs[name].shape == p.shape
+            }
+            new.state.pop(p, None)
+            if not found or (reads_step and len(found) < len(new._slots)):
+                continue
+            state = new.state[p]
+            new._start(state, p, new._host_values(group, 1))
+            state["step"] = int(theirs.get("step", 0))
+            for name, value in found.items():
+                state[name].copy_(value)
+            carried |= set(found)
+    return tuple(sorted(carried))
+
+
+def _as_text(rule: Rule | RuleText | KnownRule | str) -> RuleText:
     match rule:
         case RuleText():
             return rule
+        case KnownRule():
+            return rule.rule
         case Rule():
             return name_rule(rule)
         case str():

@@ -59,6 +59,10 @@ class Run:
 
         return champion_of(self.path).text
 
+    def optimizer(self, params: Any, **options: Any) -> Any:
+        """A torch optimizer that runs the champion, see `optim.RuleOptimizer`."""
+        return self.champion.optimizer(params, **options)
+
     @cached_property
     def front(self) -> tuple[Found, ...]:
         """Rules that no other trained one beats both in speed-up and in nodes, best first."""
@@ -191,7 +195,7 @@ def export(rule: Named, to: str = "torch", **options: Any) -> str:
 
     Args:
         rule: a rule, or what the command line calls a target.
-        to: target, such as `torch`, `latex` or `json`.
+        to: target, such as `torch`, `optax`, `numpy`, `latex` or `json`.
         **options: passed on to the target.
 
     Raises:

@@ -37,6 +37,8 @@ _KNOWN: dict[str, tuple[str, str]] = {
     "prev(g)": ("prev_grad", "g_prev"),
     "running_max(ema(g*g))": ("max_exp_avg_sq", "v_max"),
 }
+MEANINGFUL: frozenset[str] = frozenset(name for name, _ in _KNOWN.values())
+"""Names in code that always mean the same state, as torch's own optimizers use them."""
 _STEMS: dict[str, tuple[str, str]] = {
     "ema": ("exp_avg", "m"),
     "ema_sq": ("exp_avg_sq", "v"),

@@ -30,6 +30,7 @@ def test_the_public_names() -> None:
         "load",
         "parse",
         "search",
+        "swap",
     ]
     assert all(hasattr(rf, name) for name in rf.__all__)
     assert set(rf.__all__) <= set(dir(rf))
