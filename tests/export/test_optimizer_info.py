@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo.testing
 from torch import Tensor
 from torch.nn import Parameter
 from torch.testing._internal.common_optimizers import (
