@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 
 import numpy as np
@@ -48,14 +49,17 @@ def main() -> None:
     options.add_argument("--quick", action="store_true", help="a tenth of it")
     options.add_argument("--seeds", type=int, default=1)
     options.add_argument("--novel", type=int, default=50)
+    options.add_argument("--part", default="1/1", help="such as 2/4: every fourth case, from the second on")
     options.add_argument("--json", action="store_true")
     given = options.parse_args()
     torch.set_num_threads(1)
     survey()
     started = time.monotonic()
     right, smaller, wrong = 0, [], []
-    cases = [(name, seed) for seed in range(given.seeds) for name in families()]
+    part, parts = (int(number) for number in given.part.split("/"))
+    cases = [(name, seed) for seed in range(given.seeds) for name in families()][part - 1 :: parts]
     for name, seed in cases[:: 10 if given.quick else 1]:
+        print(f"{name}: {right} right, {len(smaller)} smaller, {len(wrong)} wrong", file=sys.stderr)
         rule = disguised(name, seed)
         try:
             best = nearest(rule, most=1)[0]
@@ -69,8 +73,9 @@ def main() -> None:
         else:
             wrong.append(f"{name} called {best}")
     vocabulary = Vocabulary(load_grammar("full"))
-    false, drawn, number = [], 0, 0
-    while drawn < given.novel // (10 if given.quick else 1):
+    false, drawn, number = [], 0, 1000 * part
+    while drawn < given.novel // (10 if given.quick else parts):
+        print(f"new rule {drawn}: {len(false)} false", file=sys.stderr)
         rule = random_child(child_rng(7, 0, number), vocabulary).rule
         number += 1
         try:
