@@ -156,7 +156,7 @@ def expected_generations(config: Config, lane_steps_per_generation: int) -> int:
 def worth_compiling(config: Config, workloads: Sequence[Workload]) -> list[Workload]:
     """Workloads on which a search trains so much that compiling repays its seconds."""
     wanted = config.training.gradient_plane
-    if wanted != "auto":
+    if wanted != "auto" or not workloads:
         return list(workloads) if wanted == "compiled" else []
     ladder = rung_protocols(config, workloads)
     generations = expected_generations(config, sum(lane_steps(ladder, config.search.population)))
