@@ -65,7 +65,8 @@ def _train(text: RuleText, ulp: int | None) -> list[np.ndarray]:
     for t in range(1, STEPS + 1):
         ctx = replace(ctx, t=t, progress=t / STEPS)
         updates, state = reference.update(program, state, arrays(t), params, ctx)
-        params = [reference.apply_update(w, u, LR) for w, u in zip(params, updates, strict=True)]
+        with np.errstate(all="ignore"):  # a rule that diverges is told so afterwards
+            params = [reference.apply_update(w, u, LR) for w, u in zip(params, updates, strict=True)]
         if t in AFTER:
             kept.append(np.concatenate([w.ravel() for w in params]))
     return kept

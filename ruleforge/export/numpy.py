@@ -125,7 +125,7 @@ def _class_lines(
     total = ["total_steps"] if "progress" in script.reads else []
     starts = [_start(slot, writer, script) for slot in script.slots]
     call = ", ".join(
-        ["g", "w", "*states", "self.t"]
+        ["g", "w", "*states", "float(self.t)"]
         + [f"self.{n}" for n in ("lr", "lr0") if n in script.reads]
         + [f"self.{n}" for n in (*total, *hypers)]
     )

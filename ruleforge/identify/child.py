@@ -76,12 +76,13 @@ def run(where: str, kwargs: dict[str, Any], grads: Any, weights: Any, seeds: Any
             for param, w, g in zip(params, split(weights[i, t]), split(grads[i, t]), strict=True):
                 param.data.copy_(w)
                 param.grad = g
-            try:
-                optimizer.step()
-            except Exception:
-                if i or t or seen["closure"]:
-                    raise
-                seen["closure"] = True
+            if not seen["closure"]:
+                try:
+                    optimizer.step()
+                except Exception:
+                    if i or t:
+                        raise
+                    seen["closure"] = True
             if seen["closure"]:
                 optimizer.step(lambda: torch.zeros((), requires_grad=True))
             after = torch.cat([param.detach().reshape(-1) for param in params]).double().numpy()

@@ -30,7 +30,7 @@ RunCli = Callable[..., Result]
 
 COMMANDS = (
     "search resume list show simplify export validate new-task compare baselines rules tasks grammars ops "
-    "doctor check verify"
+    "doctor check verify explain identify"
 ).split()
 
 
@@ -395,7 +395,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     """Stands in for `ruleforge.app.run`: records its calls, and makes a run without training."""
     calls: list[tuple[str, Any]] = []
 
-    def run_search(config: Any, *, out: Path, workers: int, progress: Any) -> dict[str, Any]:
+    def run_search(config: Any, *, out: Path, workers: int, parallel: str, progress: Any) -> dict[str, Any]:
         calls.append(("search", (config, out, workers)))
         progress.start(config.search.generations, config.search.budget_s)
         progress.generation(0, {"best_speedup": 1.1, "trained": 3})
@@ -404,7 +404,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
             raise module.fault
         return final_record(out)
 
-    def resume_run(path: Path, *, workers: int, progress: Any) -> dict[str, Any]:
+    def resume_run(path: Path, *, workers: int, parallel: str, progress: Any) -> dict[str, Any]:
         calls.append(("resume", (path, workers)))
         return final_record(path)
 

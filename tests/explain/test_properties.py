@@ -99,4 +99,4 @@ def test_parts_of_adam() -> None:
     root = found["sqrt(ema_hat(g * g, beta2))", "sqrt taken off"]
     assert root.without.rule.nodes == known("adam").rule.rule.nodes - 1
     eps = next(part for part in found.values() if part.term == "eps")
-    assert eps.change < 0.1
+    assert eps.change is None, "without eps a gradient of zero is 0 / 0"

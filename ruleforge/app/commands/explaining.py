@@ -36,7 +36,7 @@ def explain(
     target: str, train: str | None, tasks: str | None, seeds: int, svg: Path | None, force: bool,
     workers: int | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Say what a rule is nearest to, what holds of it, and what each part does.
+    """Say what a rule is nearest to and what each part does.
 
     With --train, each part's contribution: how many times as many steps the rule needs without it, with
     the 95 % interval over paired seeds. That takes minutes.

@@ -26,7 +26,7 @@ def identify(
     optimizer: str, kwargs_text: str, time_limit: float, no_known: bool, output: Path | None, force: bool,
     quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Recover the update rule of a torch optimizer from its behaviour.
+    """Recover the rule of a torch optimizer from its behaviour.
 
     This runs the file: name only one that you trust. It runs in a process of its own, as you.
     """

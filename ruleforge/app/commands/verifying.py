@@ -31,7 +31,7 @@ def verify(
     first: str, second: str, relation: str | None, scaled: bool, after: int | None, given: tuple[str, ...],
     steps: int, seed: int, as_json: bool,
 ) -> None:  # fmt: skip
-    """Compare two rules on gradient streams: FIRST defines what is right.
+    """Say how two rules differ; FIRST defines what is right.
 
     Gradients of scales from 1e-8 to 1e8, sparse, flipping, with runs of zeros, heavy tails and outliers,
     constant, near the smallest numbers; in float64, then in float32.
