@@ -22,7 +22,7 @@ from ruleforge.evaluate.lanes import ChunkJob, LaneSpec, Plan, RuleLanes
 from ruleforge.evaluate.train import train_chunk
 from ruleforge.tasks import load_workload
 
-REMOTE = torch.device("cuda")
+REMOTE = torch.device("cuda" if torch.backends.cuda.is_built() else "meta")
 
 
 def scores(workload_name: str) -> dict[str, Tensor]:
@@ -49,7 +49,7 @@ def test_a_tasks_own_data_comes_along(name: str) -> None:
             scores(name)
         with OnDevice(REMOTE):
             made = scores(name)
-    assert {value.device.type for value in made.values()} == {"cuda"}
+    assert {value.device.type for value in made.values()} == {REMOTE.type}
 
 
 def test_what_was_moved_is_kept_as_long_as_its_original() -> None:
