@@ -2,7 +2,7 @@
 
     python benchmarks/search.py [--quick] [--repeats 3] [--workers 2] [--json]
 
-Two arms on one commit and one config: `fast` is the config as it is; `slow` runs the rules on the torch
+Two arms on one commit and one config: `fast` compiles gradients; `slow` runs the rules on the torch
 plane and the gradients op by op. What comes once a machine (compilation, tuned baselines) is done before
 the clock starts. `rediscovery` starts from SGD alone and ends when a trained rule is momentum, whatever its
 constants and scale. Medians over repeats, which differ in the seed; ratios first.
@@ -42,7 +42,10 @@ from ruleforge.evaluate.prepare import compile_gradients
 from ruleforge.evaluate.workers import Workers
 from ruleforge.store import Store
 
-ARMS = {"fast": "", "slow": 'update_plane = "torch"\ngradient_plane = "eager"\n'}
+ARMS = {
+    "fast": 'gradient_plane = "compiled"\n',  # "auto" compiles in long searches alone
+    "slow": 'update_plane = "torch"\ngradient_plane = "eager"\n',
+}
 QUICK = ("teacher_student", "noisy_labels")
 
 
