@@ -18,6 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ruleforge.evaluate.machine import processor
+
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 SCRIPTS = ("throughput", "update_plane", "search", "startup", "export_step", "scaling")
@@ -26,19 +28,8 @@ BEGIN, END = "<!-- figures of {name}: begin -->", "<!-- figures of {name}: end -
 
 def machine() -> str:
     """Processor, cores and versions, in one line."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        fields = dict(
-            (part.strip() for part in line.split(":", 1))
-            for line in info.read_text().splitlines()
-            if ":" in line
-        )
-        cpu = (
-            f"{fields.get('model name', cpu)}, family {fields.get('cpu family')} model {fields.get('model')}"
-        )
     packages = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "numpy", "numba"))
-    return f"{os.cpu_count()} cores of {cpu}; Python {platform.python_version()}, {packages}"
+    return f"{os.cpu_count()} cores of {processor()}; Python {platform.python_version()}, {packages}"
 
 
 def run(name: str) -> dict[str, Any]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from ruleforge.evaluate.machine import processor
 
 PYTHON = sys.executable
 COMMANDS = {
@@ -51,7 +52,7 @@ def main() -> int:
         "least_s": {name: min(values) for name, values in runs.items()},
         "imports_torch": subprocess.run([PYTHON, "-c", TORCH_ASKED], check=False).returncode != 0,
         "repeats": repeats,
-        "machine": platform.processor() or platform.machine(),
+        "machine": processor(),
     }
     if options.json:
         print(json.dumps(record))

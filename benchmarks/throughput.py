@@ -25,7 +25,6 @@ os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_paralleli
 import argparse
 import json
 import multiprocessing
-import platform
 import statistics
 import sys
 import time
@@ -33,6 +32,8 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from typing import Any
+
+from ruleforge.evaluate.machine import processor
 
 N_STEPS, BATCH, LANES = 200, 64, 64
 SIZES = ((32, 64), (32,), (10, 32), (10,))
@@ -317,7 +318,7 @@ def measure(quick: bool, repeats: int, say: Callable[[str], None]) -> dict[str, 
         "processes": n_cores,
         "threads_per_process": 1,
         "lanes_per_chunk": LANES,
-        "machine": platform.processor() or platform.machine(),
+        "machine": processor(),
     }
 
 

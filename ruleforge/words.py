@@ -1,12 +1,28 @@
-"""Words that messages share: counts, and the nearest name to a misspelt one.
+"""Words that messages share: counts, the nearest name to a misspelt one, and what a wait is for.
 
 Knows the standard library alone, so that every part may import it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+
+PATIENCE_S = 2.0
+
+
+@contextmanager
+def said_if_slow(say: Callable[[str], None], message: str) -> Iterator[None]:
+    """Within, `say` is told the message once, if the work takes longer than two seconds."""
+    waiting = threading.Timer(PATIENCE_S, say, [message])
+    waiting.daemon = True
+    waiting.start()
+    try:
+        yield
+    finally:
+        waiting.cancel()
 
 
 def counted(n: int, thing: str) -> str:

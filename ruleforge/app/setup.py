@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -130,13 +130,16 @@ def default_grid() -> tuple[float, ...]:
 
 def lane_steps(ladder: Sequence[tuple[tuple[Workload, ...], Protocol, float]], n_rules: int) -> list[int]:
     """Lane-steps that each rung costs when `n_rules` enter the first."""
-    costs = []
-    going = n_rules
+    return [sum(spent.values()) for spent in _lane_steps_by_workload(ladder, n_rules)]
+
+
+def _lane_steps_by_workload(
+    ladder: Sequence[tuple[tuple[Workload, ...], Protocol, float]], n_rules: int
+) -> Iterator[Counter[str]]:
+    """The same for each rung, by the names of its workloads."""
     for places, protocol, share in ladder:
-        lanes = protocol.n_lanes
-        costs.append(going * lanes * sum(protocol.steps(w) for w in places))
-        going = max(1, round(share * going))
-    return costs
+        yield Counter({w.name: n_rules * protocol.n_lanes * protocol.steps(w) for w in places})
+        n_rules = max(1, round(share * n_rules))
 
 
 def expected_generations(config: Config, lane_steps_per_generation: int) -> int:
@@ -160,13 +163,7 @@ def worth_compiling(config: Config, workloads: Sequence[Workload]) -> list[Workl
         return list(workloads) if wanted == "compiled" else []
     ladder = rung_protocols(config, workloads)
     generations = expected_generations(config, sum(lane_steps(ladder, config.search.population)))
-    spent = Counter[str]()
-    going = config.search.population * generations
-    for places, protocol, share in ladder:
-        lanes = len(protocol.grid()) + len(protocol.score_seeds)
-        for workload in places:
-            spent[workload.name] += going * lanes * protocol.steps(workload)
-        going = max(1, round(share * going))
+    spent = sum(_lane_steps_by_workload(ladder, config.search.population * generations), Counter[str]())
     return [w for w in workloads if spent[w.name] * SAVED_S > COMPILE_S]
 
 

@@ -16,7 +16,6 @@ Memory: for each lane the states (4 bytes a weight and tensor state, in float32)
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,11 +29,13 @@ from ruleforge.backends.base import LaneGroup, Layout
 from ruleforge.backends.numba_code import CONST_AT, IS_MATRIX, Code, MatrixCall, encode
 from ruleforge.backends.numba_loops import ACC
 from ruleforge.backends.reference import RuleState
+from ruleforge.backends.states import counts_of, lane_state, require_state
 from ruleforge.core import ops
 from ruleforge.core.ops import OPS
 from ruleforge.core.program import Operand
 from ruleforge.core.rule import Kind
 from ruleforge.errors import RunError
+from ruleforge.words import said_if_slow
 
 Lanes = NDArray[np.float64]
 Array = NDArray[Any]
@@ -60,18 +61,13 @@ def warm_up(report: Callable[[str], None] = _log.warning, dtype: Any = torch.flo
     if nk.kernel().signatures and any(s[0].dtype.name == np.dtype(real).name for s in nk.kernel().signatures):
         return
     message = "preparing the update plane: compiled once a machine (10 to 30 s), later loaded from disk"
-    waiting = threading.Timer(2.0, report, [message])
-    waiting.daemon = True
-    waiting.start()
-    try:
+    with said_if_slow(report, message):
         none, empty, table = np.zeros((0, 0), real), np.zeros(0, real), np.zeros((0, 0), np.int64)
         host, rounds = np.zeros(0), np.zeros(0, np.int64)
         made = nk.kernel()(
             none, none, none, 1.0, host, 1.0, host, table, table, table, table, rounds, host, rounds, empty,
             empty, empty, empty, empty, np.zeros((0, ACC)), rounds, False, 0, 0, 0, 0,
         )  # fmt: skip
-    finally:
-        waiting.cancel()
     if made != nk.digest():
         raise RunError(
             "numba's cache holds an interpreter of another op table", hint="delete its cache folder"
@@ -339,25 +335,11 @@ class NumbaLanes:
         """See `base.UpdatePlane.states`."""
         found = []
         for group in self._groups:
-            program, code = group.code.program, group.code
+            code, (n_host, n_scalar, _) = group.code, counts_of(group.code.program)
             hosts, scalars, tensors = self._host_of(group), self._scalars_of(group), self._states_of(group)
-            n_host, n_scalar = len(program.slots_of(Kind.HOST)), len(program.slots_of(Kind.SCALAR))
-            for k in range(group.n_lanes):
-                host = hosts[k, code.state_at : code.state_at + n_host]
-                scalar = scalars[k, :, code.scalar_state_at : code.scalar_state_at + n_scalar]
-                pieces = zip(self._layout.shapes, self._offsets[:-1], self._offsets[1:], strict=True)
-                found.append(
-                    RuleState(
-                        host=tuple(host),
-                        scalar=tuple(tuple(row) for row in scalar)
-                        if n_scalar
-                        else tuple(() for _ in self._layout.sizes),
-                        tensor=tuple(
-                            tuple(state[lo:hi].reshape(shape).copy() for state in tensors[k])
-                            for shape, lo, hi in pieces
-                        ),
-                    )
-                )
+            hosts = hosts[:, code.state_at : code.state_at + n_host]
+            scalars = scalars[:, :, code.scalar_state_at : code.scalar_state_at + n_scalar]
+            found += [lane_state(self._layout, *lane) for lane in zip(hosts, scalars, tensors, strict=True)]
         return found
 
     def load_states(self, states: Sequence[RuleState]) -> None:
@@ -369,28 +351,17 @@ class NumbaLanes:
         if len(states) != self._n_lanes:
             raise RunError(f"states of {len(states)} lanes were given, the plane has {self._n_lanes}")
         for group in self._groups:
-            program, code = group.code.program, group.code
+            code, counts = group.code, counts_of(group.code.program)
             hosts, scalars, tensors = self._host_of(group), self._scalars_of(group), self._states_of(group)
-            counts = tuple(len(program.slots_of(kind)) for kind in Kind)
             for k in range(group.n_lanes):
                 state = states[group.first + k]
-                if (len(state.host), *_widths(state, len(self._layout.sizes))) != counts:
-                    raise RunError(f"the state of lane {group.first + k} is not one of its rule")
+                require_state(state, counts, len(self._layout.sizes), group.first + k)
                 hosts[k, code.state_at : code.state_at + counts[0]] = state.host
                 for i, (lo, hi) in enumerate(zip(self._offsets[:-1], self._offsets[1:], strict=True)):
                     for j, value in enumerate(state.scalar[i]):
                         scalars[k, i, code.scalar_state_at + j] = value
                     for j, piece in enumerate(state.tensor[i]):
                         tensors[k, j, lo:hi] = np.asarray(piece).reshape(-1)
-
-
-def _widths(state: RuleState, n_tensors: int) -> tuple[int, int]:
-    """Scalar and tensor states for each parameter tensor; −1 where tensors differ or are missing."""
-    widths = []
-    for rows in (state.scalar, state.tensor):
-        found = {len(row) for row in rows}
-        widths.append(found.pop() if len(rows) == n_tensors and len(found) == 1 else -1 if n_tensors else 0)
-    return widths[0], widths[1]
 
 
 def _aligned(n: int, real: Any) -> Array:

@@ -17,7 +17,6 @@ barrier; some numbers a parameter tensor. Scratch depends on the device, not on 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,10 +32,12 @@ from ruleforge.backends.base import LaneGroup, Layout
 from ruleforge.backends.host_lanes import HostLanes, starts
 from ruleforge.backends.numba_code import IS_MATRIX, encode
 from ruleforge.backends.reference import RuleState
+from ruleforge.backends.states import counts_of, lane_state, require_state
 from ruleforge.backends.torch_ops import orthogonalize
 from ruleforge.backends.triton_plan import BLOCK, ChunkArrays, Group, Launch, Matrices, straight_constants
 from ruleforge.core.rule import Kind
 from ruleforge.errors import InputError, RunError
+from ruleforge.words import said_if_slow
 
 Lanes = NDArray[np.float64]
 MATRIX_BATCH = 128
@@ -83,16 +84,11 @@ def warm_up(report: Callable[[str], None] = _log.warning, device: str | None = N
     rule = known("lamb").rule.rule
     hypers = np.array(rule.canonical.defaults).reshape(-1, 1)
     message = "preparing the update plane for the GPU: compiled once a machine, later loaded from disk"
-    waiting = threading.Timer(2.0, report, [message])
-    waiting.daemon = True
-    waiting.start()
-    try:
+    with said_if_slow(report, message):
         layout = Layout(("w",), ((2, 2),))
         plane = TritonLanes([LaneGroup(compile_rule(rule), 1, hypers)], layout, np.ones(1), device=where)
         zeros = torch.zeros(1, 4, device=where)
         plane.step(zeros, zeros.clone(), t=1, lr=np.ones(1), progress=1.0)
-    finally:
-        waiting.cancel()
 
 
 class TritonLanes:
@@ -278,28 +274,13 @@ class TritonLanes:
     def states(self) -> list[RuleState]:
         """See `base.UpdatePlane.states`."""
         found = []
-        bounds = self._layout.offsets
-        pieces = list(zip(self._layout.shapes, bounds[:-1], bounds[1:], strict=True))
         for group in self._chunk.groups:
-            counts = _counts(group)
-            code = group.code
-            hosts = self._host.read(group.lanes, slice(code.state_at, code.state_at + counts[0]))
+            code, (n_host, n_scalar, _) = group.code, counts_of(group.code.program)
+            hosts = self._host.read(group.lanes, slice(code.state_at, code.state_at + n_host))
             tensors = self._chunk.states_of(group).cpu().numpy()
             scalars = self._chunk.scalars_of(group).cpu().numpy()
-            scalars = scalars[:, code.scalar_state_at : code.scalar_state_at + counts[1]]
-            for k in range(group.n_lanes):
-                found.append(
-                    RuleState(
-                        host=tuple(hosts[k]),
-                        scalar=tuple(
-                            tuple(scalars[k, :, i]) if counts[1] else () for i in range(len(pieces))
-                        ),
-                        tensor=tuple(
-                            tuple(state[lo:hi].reshape(shape).copy() for state in tensors[k])
-                            for shape, lo, hi in pieces
-                        ),
-                    )
-                )
+            scalars = scalars[:, code.scalar_state_at : code.scalar_state_at + n_scalar].swapaxes(1, 2)
+            found += [lane_state(self._layout, *lane) for lane in zip(hosts, scalars, tensors, strict=True)]
         return found
 
     def load_states(self, states: Sequence[RuleState]) -> None:
@@ -312,11 +293,10 @@ class TritonLanes:
             raise RunError(f"states of {len(states)} lanes were given, the plane has {self._n_lanes}")
         n_tensors = len(self._layout.sizes)
         for group in self._chunk.groups:
-            counts, code = _counts(group), group.code
+            code, counts = group.code, counts_of(group.code.program)
             own = states[group.lanes]
             for k, state in enumerate(own):
-                if not _fits(state, counts, n_tensors):
-                    raise RunError(f"the state of lane {group.first + k} is not one of its rule")
+                require_state(state, counts, n_tensors, group.first + k)
             hosts = np.array([state.host for state in own]).reshape(len(own), counts[0])
             self._host.write(group.lanes, slice(code.state_at, code.state_at + counts[0]), hosts)
             for j in range(counts[1]):
@@ -338,15 +318,3 @@ class StraightLanes(TritonLanes):
     """
 
     straight = True
-
-
-def _counts(group: Group) -> tuple[int, int, int]:
-    host, scalar, tensor = (len(group.code.program.slots_of(kind)) for kind in Kind)
-    return host, scalar, tensor
-
-
-def _fits(state: RuleState, counts: tuple[int, int, int], n_tensors: int) -> bool:
-    widths = ({len(row) for row in rows} for rows in (state.scalar, state.tensor))
-    wanted = ({count} if n_tensors else set() for count in counts[1:])
-    lengths = len(state.host) == counts[0] and len(state.scalar) == len(state.tensor) == n_tensors
-    return lengths and list(widths) == list(wanted)

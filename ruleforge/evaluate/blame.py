@@ -62,10 +62,9 @@ def can_give_up(job: Any) -> bool:
 def given_up(job: Any, reason: str, traceback: str) -> tuple[Any, SetAside]:
     """The result of a job with one rule that is given up: all its lanes count as diverged."""
     if isinstance(job, ChunkJob):
-        n_lanes = sum(len(rule.lanes) for rule in job.rules)
-        nothing = np.full(n_lanes, np.nan)
-        curves = np.full((n_lanes, len(sample_steps(job.n_steps))), np.nan)
-        result: Any = ChunkResult(curves, nothing, nothing, nothing, np.ones(n_lanes, dtype=np.int64))
+        nothing = np.full(job.n_lanes, np.nan)
+        curves = np.full((job.n_lanes, len(sample_steps(job.n_steps))), np.nan)
+        result: Any = ChunkResult(curves, nothing, nothing, nothing, np.ones(job.n_lanes, dtype=np.int64))
         return result, SetAside(job.rules[0].text, job.workload.name, reason, traceback)
     from ruleforge.evaluate.probes import ProbeResult
 

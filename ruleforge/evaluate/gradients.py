@@ -91,6 +91,13 @@ def _stacked(lanes: Sequence[Params]) -> Params:
     return {name: torch.stack([lane[name] for lane in lanes]) for name in lanes[0]}
 
 
+def example(workload: Workload, n_lanes: int) -> tuple[Layout, Tensor, Batch]:
+    """Layout, initial weights of equal lanes, (L, P), and a batch: what a plane is made from."""
+    data = workload.data(0, 1)
+    weights = flatten(data.params).repeat(n_lanes, 1)
+    return layout_of(data.params), weights, tuple(column[0] for column in data.batches)
+
+
 def eager_plane(workload: Workload, layout: Layout) -> GradientPlane:
     """The plane that computes a workload's gradients op by op, in lanes where the task can."""
     kind = OneByOnePlane if workload.one_by_one else GradientPlane
@@ -118,8 +125,8 @@ class CompiledPlane(GradientPlane):
         def scores(weights: Tensor) -> tuple[Tensor, ...]:
             return tuple(eager.evaluate(weights).values())
 
-        self._step = graphs.Compiled(gradients, weights, batch)
-        self._scores = graphs.Compiled(scores, weights)
+        self._step = graphs.CompiledFunction(gradients, weights, batch)
+        self._scores = graphs.CompiledFunction(scores, weights)
         self._valid = self._scores.prepared(())
 
     def prepared(self, batch: Batch) -> Batch:
@@ -133,7 +140,7 @@ class CompiledPlane(GradientPlane):
         return dict(zip(self._names, self._scores(weights, self._valid), strict=True))
 
 
-def refusal(task: Task, layout: Layout, weights: Tensor, batch: Sequence[Tensor]) -> str:
+def refusal(task: Task, layout: Layout, weights: Tensor, batch: Batch) -> str:
     """Why this task's gradients cannot be compiled, or ""."""
     eager = GradientPlane(task, layout)
     try:

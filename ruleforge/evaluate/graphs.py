@@ -37,7 +37,7 @@ def why_not() -> str:
     return "" if any(shutil.which(name) for name in found) else f"no C++ compiler ({', '.join(found)})"
 
 
-class Compiled:
+class CompiledFunction:
     """A function of lanes and a batch in machine code, for tensors of fixed shapes.
 
     What depends on the batch alone, such as its labels as one-hot rows, is taken out of the lanes' loops:

@@ -6,20 +6,18 @@ load it in a fraction of a second.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ruleforge.errors import RunError
 from ruleforge.evaluate import graphs
-from ruleforge.evaluate.gradients import flatten, layout_of, refusal
+from ruleforge.evaluate.gradients import example, refusal
 from ruleforge.evaluate.lanes import Plan
 from ruleforge.evaluate.threads import training_thread
 from ruleforge.evaluate.train import gradient_plane
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import Workload
-
-PATIENCE_S = 2.0
+from ruleforge.words import said_if_slow
 
 
 @dataclass(frozen=True)
@@ -50,10 +48,7 @@ def compilable(workloads: Sequence[Workload], say: Callable[[str], None]) -> tup
         return ()
     found = []
     for workload in workloads:
-        data = workload.data(0, 1)
-        weights = flatten(data.params).repeat(2, 1)
-        batch = tuple(column[0] for column in data.batches)
-        if problem := refusal(workload.task, layout_of(data.params), weights, batch):
+        if problem := refusal(workload.task, *example(workload, 2)):
             say(f"the gradients of {workload.name} are computed op by op: {problem}")
         else:
             found.append(workload.name)
@@ -73,15 +68,8 @@ def compile_gradients(
     if not jobs:
         return
     names = ", ".join(plan.compiled)
-    waiting = threading.Timer(
-        PATIENCE_S, say, [f"compiling gradients, once a machine (5 to 30 s), later loaded: {names}"]
-    )
-    waiting.daemon = True
-    waiting.start()
-    try:
+    with said_if_slow(say, f"compiling gradients, once a machine (5 to 30 s), later loaded: {names}"):
         problems = workers.map(compile_one, jobs)
-    finally:
-        waiting.cancel()
     for job, problem in zip(jobs, problems, strict=True):
         if problem:
             raise RunError(

@@ -284,11 +284,6 @@ def walk(workload: Workload) -> tuple[Layout, torch.Tensor, torch.Tensor]:
     return layout, torch.stack(weights), torch.stack(grads)
 
 
-def update_scale(workload: Workload, text: str, plane: str = "torch") -> float:
-    """`update_scales` of one rule."""
-    return update_scales(workload, [text], plane)[0]
-
-
 def update_scales(workload: Workload, texts: Sequence[str], plane: str = "torch") -> list[float]:
     """RMS of each rule's update on a workload's own gradients, the unit of one over lr.
 
@@ -300,19 +295,17 @@ def update_scales(workload: Workload, texts: Sequence[str], plane: str = "torch"
         plane: update plane that measures, the recorded plan's: another one gives other last bits.
     """
     known = _scales(workload, plane)
-    found = {text: known.get(text) for text in texts}
-    missing = [text for text, size in found.items() if size is None]
+    if len(known) + len(texts) > SCALES_KEPT:
+        known.clear()
+    missing = [text for text in dict.fromkeys(texts) if text not in known]
     for start in range(0, len(missing), SCALE_BATCH):
         batch = missing[start : start + SCALE_BATCH]
-        found.update(zip(batch, _measured_scales(workload, batch, plane), strict=True))
-    if len(known) + len(missing) > SCALES_KEPT:
-        known.clear()
-    known.update((text, found[text]) for text in missing)
-    return [size for text in texts if (size := found[text]) is not None]
+        known.update(zip(batch, _measured_scales(workload, batch, plane), strict=True))
+    return [known[text] for text in texts]
 
 
 @lru_cache(maxsize=64)
-def _scales(workload: Workload, plane: str) -> dict[str, float | None]:
+def _scales(workload: Workload, plane: str) -> dict[str, float]:
     """What is known in this process."""
     return {}
 

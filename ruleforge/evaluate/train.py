@@ -18,7 +18,7 @@ from ruleforge.backends import load_plane
 from ruleforge.backends.base import LaneGroup, UpdatePlane
 from ruleforge.evaluate.compiled import compiled
 from ruleforge.evaluate.devices import on_device, products
-from ruleforge.evaluate.gradients import CompiledPlane, GradientPlane, eager_plane, flatten, layout_of
+from ruleforge.evaluate.gradients import CompiledPlane, GradientPlane, eager_plane, example, flatten
 from ruleforge.evaluate.lanes import (
     IDLE_RULE,
     ChunkJob,
@@ -40,12 +40,10 @@ TRAIN_TAIL = 0.1
 @lru_cache(maxsize=32)
 def gradient_plane(workload: Workload, n_lanes: int, is_compiled: bool) -> GradientPlane:
     """The gradient plane of a workload, once a process; a compiled one is made for `n_lanes` lanes."""
-    data = workload.data(0, 1)
-    layout = layout_of(data.params)
+    layout, weights, batch = example(workload, n_lanes)
     if not is_compiled:
         return eager_plane(workload, layout)
-    weights = flatten(data.params).repeat(n_lanes, 1)
-    return CompiledPlane(workload.task, layout, weights, tuple(column[0] for column in data.batches))
+    return CompiledPlane(workload.task, layout, weights, batch)
 
 
 @lru_cache(maxsize=16)
@@ -74,7 +72,7 @@ def train_chunk(job: ChunkJob) -> ChunkResult:
 
 
 def _train(job: ChunkJob) -> ChunkResult:
-    rules = _padded(job.rules, job.size)
+    rules = _padded(job)
     specs = [spec for rule in rules for spec in rule.lanes]
     sizes = update_scales(job.workload, [rule.text for rule in rules], job.plan.update_plane)
     scales = [size for rule, size in zip(rules, sizes, strict=True) for _ in rule.lanes]
@@ -159,10 +157,10 @@ def _run(
     return record
 
 
-def _padded(rules: tuple[RuleLanes, ...], size: int) -> tuple[RuleLanes, ...]:
-    missing = size - sum(len(rule.lanes) for rule in rules)
+def _padded(job: ChunkJob) -> tuple[RuleLanes, ...]:
+    missing = job.size - job.n_lanes
     idle = RuleLanes(IDLE_RULE, (LaneSpec(0.0, "constant"),) * missing)
-    return (*rules, idle) if missing > 0 else rules
+    return (*job.rules, idle) if missing > 0 else job.rules
 
 
 def _group(rule: RuleLanes) -> LaneGroup:

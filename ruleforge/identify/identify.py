@@ -19,7 +19,7 @@ from ruleforge.core.format import name_rule
 from ruleforge.core.known import KNOWN
 from ruleforge.core.rule import MAX_HYPERS, Hyper, Rule, State
 from ruleforge.core.text import RuleText
-from ruleforge.explain.fit import EXACT, Fit, Fitter, Target
+from ruleforge.explain.fit import Fit, Fitter, Target
 from ruleforge.explain.nearest import CONFIRMED, Match, nearest_to
 from ruleforge.identify.black_box import BlackBox, Seen, probe
 from ruleforge.identify.compose import forms
@@ -125,10 +125,7 @@ def recover(
         note("evolving forms")
         starts = [row[0] for row in sorted(found, key=lambda row: row[0].distance)[:6]]
         found.append((evolve(target, starts, deadline=deadline), "evolved", ""))
-    fit, stage, name = min(
-        found,
-        key=lambda row: (row[0].distance > EXACT, row[0].rule.nodes if row[0].is_exact else row[0].distance),
-    )
+    fit, stage, name = min(found, key=_rank)
     return _told(box, fit, stage, name, matches, target, check, time.monotonic() - start)
 
 

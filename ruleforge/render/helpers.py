@@ -233,18 +233,7 @@ def _orthogonalize(x: Array) -> Array:
 
 
 JAX_HELPERS: dict[str, str] = {
-    **{name: NUMPY_HELPERS[name] for name in _COMPARE},
-    "_where": '''
-def _where(c: Array, a: Array, b: Array) -> Array:
-    """The value a where c is not 0, else b; NaN where c is NaN."""
-    return jnp.where(jnp.isnan(c), c, jnp.where(c != 0, a, b))
-''',
-    "_mask": '''
-def _mask(holds: Array, a: Array, b: Array) -> Array:
-    """1 where a comparison of a and b holds, else 0; NaN where either is NaN."""
-    unknown = jnp.isnan(a) | jnp.isnan(b)
-    return jnp.where(unknown, jnp.nan, holds).astype(jnp.result_type(a, b))
-''',
+    **{name: NUMPY_HELPERS[name].replace("np.", "jnp.") for name in (*_COMPARE, "_where", "_mask")},
     "_norm": '''
 def _norm(x: Array) -> Array:
     """2-norm of the whole array."""

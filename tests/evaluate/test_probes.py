@@ -8,7 +8,7 @@ import pytest
 from ruleforge.core.format import name_rule
 from ruleforge.core.known import KNOWN
 from ruleforge.evaluate import probes
-from ruleforge.evaluate.probes import Behaviours, probe, update_scale, update_scales
+from ruleforge.evaluate.probes import Behaviours, probe, update_scales
 from ruleforge.search.grammar import load_grammar
 from ruleforge.search.strategies import Proposal, Setup, make_strategy
 from ruleforge.tasks import WORKLOADS
@@ -103,9 +103,9 @@ def test_a_probe_does_not_depend_on_its_company(plane: str) -> None:
 
 def test_the_update_scale_is_proportional_to_the_rule() -> None:
     workload = WORKLOADS["teacher_student"]
-    one, ten = (update_scale(workload, f"update = {c} * g\n") for c in (1, 10))
+    one, ten = update_scales(workload, [f"update = {c} * g\n" for c in (1, 10)])
     assert ten == pytest.approx(10 * one, rel=1e-5)
-    assert update_scale(workload, "update = sign(g)\n") == pytest.approx(1.0, rel=0.05)
+    assert update_scales(workload, ["update = sign(g)\n"])[0] == pytest.approx(1.0, rel=0.05)
 
 
 SCALED = [str(KNOWN[n].rule) for n in ("adam", "lion", "lars", "sgd", "muon")] + [
