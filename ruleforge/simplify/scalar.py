@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,9 @@ class ScalarAlgebra:
         """Start the worker; it loads sympy while we go on."""
         if self._owner != os.getpid():  # after a fork the pipe belongs to the parent
             self._worker, self._owner = None, os.getpid()
-        if self._worker is None or self._worker.poll() is not None:
+        if self._worker is not None and self._worker.poll() is not None:
+            self.close()  # it died; its pipes are still ours
+        if self._worker is None:
             self._worker = subprocess.Popen(
                 [sys.executable, "-P", str(_WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL, text=True, start_new_session=True,
@@ -93,7 +96,8 @@ class ScalarAlgebra:
             self._worker.wait()
             for pipe in (self._worker.stdin, self._worker.stdout):
                 if pipe is not None:
-                    pipe.close()
+                    with suppress(BrokenPipeError):  # what it never read
+                        pipe.close()
         self._worker = None
 
     def variants(self, term: Expr, facts: Facts, limit_s: float) -> Iterator[Expr]:

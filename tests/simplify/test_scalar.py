@@ -150,6 +150,18 @@ def test_without_sympy_the_other_passes_go_on(
     engine.close()
 
 
+def test_a_worker_that_died_leaves_no_pipe_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    engine = broken(monkeypatch, tmp_path, "import sys\nsys.exit(3)\n")
+    engine.start()
+    first = engine._worker
+    assert first is not None and first.stdin is not None and first.stdout is not None
+    first.wait()
+    engine.start()
+    assert engine._worker is not first
+    assert first.stdin.closed and first.stdout.closed
+    engine.close()
+
+
 def test_with_sympy_the_same_rule_becomes_shorter(engine: ScalarAlgebra) -> None:
     result = simplify(parse(HARD), engine=engine)
     assert str(result.after).strip() in ("update = g + w", "update = w + g")
