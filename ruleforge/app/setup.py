@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from ruleforge.app.schema import Config
-from ruleforge.backends import fastest_plane
+from ruleforge.backends import fastest_plane, is_on_gpu
 from ruleforge.core.text import RuleText
 from ruleforge.evaluate.baselines import Baselines
 from ruleforge.evaluate.evaluator import FINAL_SEED, SCORE_SEED, Protocol
@@ -41,7 +41,7 @@ def make_plan(
     tell_one_by_one(workloads, say)
     training = config.training
     plane = backend if backend != "auto" else training.update_plane
-    on_gpu = plane.startswith("triton")
+    on_gpu = is_on_gpu(plane)
     return Plan(
         chunk_lanes=training.chunk_lanes,
         score_lanes=max(1, training.chunk_lanes // 4) if on_gpu else Plan.score_lanes,

@@ -17,6 +17,11 @@ PLANES: dict[str, tuple[str, str]] = {
 }
 
 
+def is_on_gpu(name: str) -> bool:
+    """Whether a plane steps lanes on a GPU."""
+    return name.startswith("triton")
+
+
 def load_plane(name: str) -> Any:
     """The class of an update plane.
 
@@ -39,7 +44,7 @@ def prepare_plane(name: str, say: Callable[[str], None] = lambda text: None) -> 
     """Compile what a plane compiles, once, before workers start; `say` is told if it takes long."""
     if name == "numba":
         import_module("ruleforge.backends.numba_lanes").warm_up(say)
-    elif name.startswith("triton"):
+    elif is_on_gpu(name):
         import_module("ruleforge.backends.triton_lanes").warm_up(say)
 
 
@@ -53,4 +58,4 @@ def available_planes() -> dict[str, str]:
     why = "triton is not installed" if find_spec("triton") is None else ""
     if not why and not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
         why = "torch sees no CUDA device"
-    return reasons | {name: why for name in PLANES if name.startswith("triton")}
+    return reasons | {name: why for name in PLANES if is_on_gpu(name)}

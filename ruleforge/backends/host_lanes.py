@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ruleforge.backends import numba_kernels as nk
-from ruleforge.backends.base import LaneGroup, run_host
+from ruleforge.backends.base import LaneGroup
 from ruleforge.backends.numba_code import CONST_AT, Code
 from ruleforge.backends.numba_loops import HOST_OPCODE
 from ruleforge.core.ops import OPS
-from ruleforge.core.program import Operand
 from ruleforge.core.rule import Kind
 
 Ints = NDArray[np.int64]
@@ -98,17 +97,6 @@ class HostLanes:
     def write(self, lanes: slice, numbers: slice, values: Any) -> None:
         """Set what `read` reads."""
         self._values[self._at[lanes, None] + np.arange(numbers.start, numbers.stop)] = values
-
-
-def starts(group: LaneGroup, lr0: Lanes) -> list[tuple[Kind, int, Any]]:
-    """Kind, position and initial value of each state: one value, or one for each lane."""
-    program = group.program
-    hypers = np.asarray(group.hypers, np.float64)
-    values: dict[Operand, Any] = {Operand("lr0"): lr0}
-    values |= {Operand("const", i): np.float64(v) for i, v in enumerate(program.consts)}
-    values |= {Operand("hyper", i): row for i, row in enumerate(hypers)}
-    run_host(program.setup, values)
-    return [(slot.kind, slot.index, values[slot.init]) for slot in program.slots]
 
 
 def _levels(code: Code) -> list[tuple[int, int, str, list[int]]]:

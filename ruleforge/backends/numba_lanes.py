@@ -29,10 +29,8 @@ from ruleforge.backends.base import LaneGroup, Layout
 from ruleforge.backends.numba_code import CONST_AT, IS_MATRIX, Code, MatrixCall, encode
 from ruleforge.backends.numba_loops import ACC
 from ruleforge.backends.reference import RuleState
-from ruleforge.backends.states import counts_of, lane_state, require_state
+from ruleforge.backends.states import counts_of, lane_state, require_state, starts
 from ruleforge.core import ops
-from ruleforge.core.ops import OPS
-from ruleforge.core.program import Operand
 from ruleforge.core.rule import Kind
 from ruleforge.errors import RunError
 from ruleforge.words import said_if_slow
@@ -209,26 +207,15 @@ class NumbaLanes:
         host[:, CONST_AT : code.hyper_at] = program.consts
         host[:, code.hyper_at : code.hyper_at + program.n_hypers] = hypers.T
         host[:, nk.LR0] = lr0
-        values: dict[Operand, Any] = {Operand("lr0"): lr0}
-        read = [arg for instr in program.setup for arg in instr.args]
-        for operand in (*read, *(slot.init for slot in program.slots)):
-            if operand.space == "const":
-                values[operand] = np.full(made.n_lanes, program.consts[operand.index])
-            elif operand.space == "hyper":
-                values[operand] = hypers[operand.index]
         with np.errstate(all="ignore"):
-            for instr in program.setup:
-                meaning = OPS[instr.op].meaning
-                assert meaning is not None
-                values[instr.out] = meaning(*(values[arg] for arg in instr.args))
-            for slot in program.slots:
-                start = values[slot.init]
-                if slot.kind is Kind.HOST:
-                    host[:, code.state_at + slot.index] = start
-                elif slot.kind is Kind.SCALAR:
-                    self._scalars_of(made)[:, :, code.scalar_state_at + slot.index] = start[:, None]
+            for kind, index, value in starts(group, lr0):
+                start = np.broadcast_to(value, made.n_lanes)
+                if kind is Kind.HOST:
+                    host[:, code.state_at + index] = start
+                elif kind is Kind.SCALAR:
+                    self._scalars_of(made)[:, :, code.scalar_state_at + index] = start[:, None]
                 else:
-                    self._states_of(made)[:, slot.index] = start[:, None]
+                    self._states_of(made)[:, index] = start[:, None]
         scalars = self._scalars_of(made)
         if scalars.shape[2]:
             scalars[:, :, IS_MATRIX] = [len(shape) == 2 for shape in self._layout.shapes]

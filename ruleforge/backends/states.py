@@ -1,4 +1,4 @@
-"""The states of a lane between a plane's flat arrays and the reference's form."""
+"""The states of lanes: before the first step, and between a plane's flat arrays and the reference's form."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from ruleforge.backends.base import Layout
+from ruleforge.backends.base import LaneGroup, Layout, run_host
 from ruleforge.backends.reference import RuleState
-from ruleforge.core.program import Program
+from ruleforge.core.program import Operand, Program
 from ruleforge.core.rule import Kind
 from ruleforge.errors import RunError
 
@@ -21,6 +22,17 @@ def counts_of(program: Program) -> Counts:
     """How many host, scalar and tensor states a program has."""
     host, scalar, tensor = (len(program.slots_of(kind)) for kind in Kind)
     return host, scalar, tensor
+
+
+def starts(group: LaneGroup, lr0: NDArray[np.float64]) -> list[tuple[Kind, int, Any]]:
+    """Kind, position and initial value of each state: one value, or one for each lane."""
+    program = group.program
+    hypers = np.asarray(group.hypers, np.float64)
+    values: dict[Operand, Any] = {Operand("lr0"): lr0}
+    values |= {Operand("const", i): np.float64(v) for i, v in enumerate(program.consts)}
+    values |= {Operand("hyper", i): row for i, row in enumerate(hypers)}
+    run_host(program.setup, values)
+    return [(slot.kind, slot.index, values[slot.init]) for slot in program.slots]
 
 
 def lane_state(

@@ -29,10 +29,10 @@ from triton.runtime import JITFunction
 from ruleforge.backends import numba_kernels as nk
 from ruleforge.backends import triton_kernels as tk
 from ruleforge.backends.base import LaneGroup, Layout
-from ruleforge.backends.host_lanes import HostLanes, starts
+from ruleforge.backends.host_lanes import HostLanes
 from ruleforge.backends.numba_code import IS_MATRIX, encode
 from ruleforge.backends.reference import RuleState
-from ruleforge.backends.states import counts_of, lane_state, require_state
+from ruleforge.backends.states import counts_of, lane_state, require_state, starts
 from ruleforge.backends.torch_ops import orthogonalize
 from ruleforge.backends.triton_plan import BLOCK, ChunkArrays, Group, Launch, Matrices, straight_constants
 from ruleforge.core.rule import Kind

@@ -37,7 +37,7 @@ class Protocol:
         lrs: relative learning rates, ascending.
         schedules: names in `SCHEDULES`.
         score_seeds: seeds of the outcome's curves; empty to read the tuning seed's best lane.
-        tune_seed: seed of the grid.
+        tune_seeds: seeds of the grid; the mean last loss over them chooses the setting.
         widen: add learning rates while the best lies on an edge.
         refine: train every second learning rate under the first schedule, then the best of them and its
             neighbours under all.
@@ -47,7 +47,7 @@ class Protocol:
     schedules: tuple[str, ...] = ("constant",)
     n_steps: int = 0
     score_seeds: tuple[int, ...] = ()
-    tune_seed: int = TUNE_SEED
+    tune_seeds: tuple[int, ...] = (TUNE_SEED,)
     widen: bool = False
     refine: bool = False
 
@@ -80,8 +80,9 @@ class Protocol:
     @property
     def n_lanes(self) -> int:
         """Lanes of one rule on one workload, scoring included, before any widening."""
-        second = len(self.second_wave(self.first_wave()[0]))
-        return len(self.first_wave()) + second + len(self.score_seeds)
+        first = self.first_wave()
+        tuned = len(first) + len(self.second_wave(first[0]))
+        return tuned * len(self.tune_seeds) + len(self.score_seeds)
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def evaluate(
 
 @dataclass
 class _Tuning:
-    """Lanes trained so far for one rule on one workload, on the tuning seed."""
+    """Lanes trained so far for one rule on one workload: results of the first tuning seed, losses of all."""
 
     specs: list[LaneSpec]
     finals: list[float]
@@ -210,13 +211,13 @@ class _Evaluation:
         return found
 
     def _tune(self, lanes: Mapping[tuple[int, int], tuple[LaneSpec, ...]], chunk: int) -> None:
-        for at, rows in self._train(lanes, self.protocol.tune_seed, chunk).items():
+        runs = [self._train(lanes, seed, chunk) for seed in self.protocol.tune_seeds]
+        for at, specs in lanes.items():
             tuning = self.tuning[at]
-            for spec, (result, row) in zip(lanes[at], rows, strict=True):
-                final = smooth(result.curves[row])[-1]
-                lost = result.diverged_at[row] > 0
+            for number, spec in enumerate(specs):
+                result, row = runs[0][at][number]
                 tuning.specs.append(spec)
-                tuning.finals.append(np.inf if lost or not np.isfinite(final) else float(final))
+                tuning.finals.append(float(np.mean([_last_loss(*run[at][number]) for run in runs])))
                 tuning.lanes.append(result)
                 tuning.rows.append(row)
 
@@ -269,6 +270,12 @@ class _Evaluation:
             train_loss=_finite(float(np.mean([r.train_losses[k] for r, k in shown]))),
             metric=_finite(float(np.mean([r.metrics[k] for r, k in shown]))),
         )
+
+
+def _last_loss(result: ChunkResult, row: int) -> float:
+    """The smoothed loss at the end of a lane; infinite where it diverged."""
+    final = float(smooth(result.curves[row])[-1])
+    return final if np.isfinite(final) and not result.diverged_at[row] else np.inf
 
 
 def _finite(value: float) -> float | None:

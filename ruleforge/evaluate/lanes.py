@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ruleforge.backends import is_on_gpu
 from ruleforge.evaluate.devices import Precision
 from ruleforge.tasks import Workload
 
@@ -47,7 +48,7 @@ class Plan:
     @property
     def device(self) -> str:
         """Where lanes are trained: where their rules run."""
-        on_gpu = self.update_plane.startswith("triton") and os.environ.get("TRITON_INTERPRET") != "1"
+        on_gpu = is_on_gpu(self.update_plane) and os.environ.get("TRITON_INTERPRET") != "1"
         return "cuda" if on_gpu else "cpu"
 
     @classmethod

@@ -386,7 +386,6 @@ _RESUME = "what was finished is kept: resume the run, with more memory or fewer 
 def _is_result_of(job: ChunkJob, result: Any) -> bool:
     if not isinstance(result, ChunkResult):
         return False
-    n_lanes = sum(len(rule.lanes) for rule in job.rules)
     vectors = (result.train_losses, result.metrics, result.lrs, result.diverged_at)
     shapes = [getattr(each, "shape", None) for each in (result.curves, *vectors)]
-    return shapes == [(n_lanes, len(sample_steps(job.n_steps))), *[(n_lanes,)] * len(vectors)]
+    return shapes == [(job.n_lanes, len(sample_steps(job.n_steps))), *[(job.n_lanes,)] * len(vectors)]

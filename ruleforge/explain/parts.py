@@ -23,7 +23,7 @@ from ruleforge.core.spell import Speller
 from ruleforge.core.text import RuleText
 from ruleforge.errors import RuleforgeError
 from ruleforge.explain.fit import Target
-from ruleforge.explain.traces import canonical_order, run_settings, trace_rule
+from ruleforge.explain.traces import canonical_order, trace_rule
 from ruleforge.records import Json
 from ruleforge.render.names import slot_names
 from ruleforge.simplify.paired import Bench, Paired
@@ -108,8 +108,7 @@ def trained(text: RuleText, found: Sequence[Part], bench: Bench) -> list[Part]:
 
 
 def _change(mine: Target, without: Rule) -> float | None:
-    answers = run_settings(without, np.array([without.defaults]), mine.inputs)
-    flat = np.where(mine.usable, answers * mine.weight, 0.0).reshape(1, -1)
+    flat = mine.answers(without, np.array([without.defaults]))
     distance = float(mine.distances(flat)[0][0])
     return min(distance, 1.0) if np.isfinite(flat).all() else None
 

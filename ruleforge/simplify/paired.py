@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ruleforge.core.text import RuleText
-from ruleforge.evaluate.evaluator import Outcome, Progress, Protocol, _Evaluation
-from ruleforge.evaluate.lanes import ChunkResult, LaneSpec, Plan, sample_steps
+from ruleforge.evaluate.evaluator import TUNE_SEED, Outcome, Progress, Protocol, evaluate
+from ruleforge.evaluate.lanes import Plan, sample_steps
 from ruleforge.evaluate.statistics import interval, summarize
-from ruleforge.evaluate.targets import Speedup, Targets, smooth, speedup
+from ruleforge.evaluate.targets import Speedup, Targets, speedup
 from ruleforge.evaluate.workers import Workers
 from ruleforge.records import Json
 from ruleforge.tasks import Workload
@@ -85,9 +85,10 @@ class Paired:
 
 
 def paired_protocol(seeds: int = SEEDS, first_seed: int = PAIRED_SEED) -> Protocol:
-    """How rule and variants are tuned and scored: one grid, fresh seeds for the score."""
+    """How rule and variants are tuned and scored: one grid, three tuning seeds, fresh ones for the score."""
     scored = tuple(first_seed + k for k in range(seeds))
-    return Protocol(LRS, SCHEDULES, score_seeds=scored)
+    tuned = tuple(TUNE_SEED + k for k in range(TUNING_SEEDS))
+    return Protocol(LRS, SCHEDULES, score_seeds=scored, tune_seeds=tuned)
 
 
 @dataclass
@@ -97,14 +98,12 @@ class Bench:
     Attributes:
         workloads: where.
         protocol: the same for all.
-        tuning_seeds: seeds whose mean last loss chooses learning rate and schedule.
         plan: execution plan.
         workers: where the chunks run.
     """
 
     workloads: Sequence[Workload]
     protocol: Protocol = field(default_factory=paired_protocol)
-    tuning_seeds: int = TUNING_SEEDS
     plan: Plan = field(default_factory=Plan)
     workers: Workers = field(default_factory=Workers)
     _known: dict[str, dict[str, Outcome]] = field(default_factory=dict, repr=False)
@@ -116,10 +115,9 @@ class Bench:
         keys = [rule.rule.full_key for rule in rules]
         missing = {key: str(rule) for key, rule in zip(keys, rules, strict=True) if key not in self._known}
         if missing:
-            rows = _Steady(
-                list(missing.values()), list(self.workloads), self.protocol, self.plan, self.workers, done,
-                self.tuning_seeds,
-            ).run()  # fmt: skip
+            rows = evaluate(
+                list(missing.values()), self.workloads, self.protocol, self.plan, self.workers, done
+            )
             for key, row in zip(missing, rows, strict=True):
                 self._known[key] = {outcome.workload: outcome for outcome in row}
         return [self._known[key] for key in keys]
@@ -183,34 +181,6 @@ def paired_differences(
     """
     bench = Bench(workloads, protocol or paired_protocol(), plan=plan or Plan(), workers=workers or Workers())
     return bench.compare(rule, variants, done)
-
-
-class _Steady(_Evaluation):
-    """The evaluator, with settings chosen by the mean last loss over several tuning seeds."""
-
-    def __init__(
-        self, texts: list[str], workloads: list[Workload], protocol: Protocol, plan: Plan,
-        workers: Workers, done: Progress, tuning_seeds: int,
-    ) -> None:  # fmt: skip
-        super().__init__(texts, workloads, protocol, plan, workers, done)
-        self.tuning_seeds = tuning_seeds
-
-    def _tune(self, lanes: Mapping[tuple[int, int], tuple[LaneSpec, ...]], chunk: int) -> None:
-        first = self.protocol.tune_seed
-        runs = [self._train(lanes, first + k, chunk) for k in range(self.tuning_seeds)]
-        for at, specs in lanes.items():
-            tuning = self.tuning[at]
-            for number, spec in enumerate(specs):
-                result, row = runs[0][at][number]
-                tuning.specs.append(spec)
-                tuning.finals.append(float(np.mean([_last_loss(*run[at][number]) for run in runs])))
-                tuning.lanes.append(result)
-                tuning.rows.append(row)
-
-
-def _last_loss(result: ChunkResult, row: int) -> float:
-    final = float(smooth(result.curves[row])[-1])
-    return final if np.isfinite(final) and not result.diverged_at[row] else np.inf
 
 
 def own_targets(outcome: Outcome) -> Targets:

@@ -155,7 +155,7 @@ def reduce_rule(
     plan, workers = plan or PLAN, workers or Workers()
     full = Bench(workloads, paired_protocol(seeds), plan=plan, workers=workers)
     reduction = _Reduction(
-        simplified, full, Bench(workloads, SCREEN, 1, plan, workers), margin, deadline, say,
+        simplified, full, Bench(workloads, SCREEN, plan, workers), margin, deadline, say,
         notes=list(simplified.notes),
     )  # fmt: skip
     reduction.run()

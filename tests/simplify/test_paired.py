@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,8 +57,11 @@ def test_scoring_seeds_are_nobody_elses() -> None:
 
 
 def test_a_setting_is_chosen_by_several_tuning_seeds() -> None:
-    one = Bench(PLACES[:1], PROTOCOL, 1, PLAN).outcomes([known("adam").rule])[0]["breast_cancer"]
-    two = Bench(PLACES[:1], PROTOCOL, 2, PLAN).outcomes([known("adam").rule])[0]["breast_cancer"]
+    one, two = (
+        Bench(PLACES[:1], replace(PROTOCOL, tune_seeds=seeds), PLAN).outcomes([known("adam").rule])[0]
+        for seeds in ((0,), (0, 1))
+    )
+    one, two = one["breast_cancer"], two["breast_cancer"]
     assert one.setting is not None and two.setting is not None
     assert one.final_losses != two.final_losses and len(one.final_losses) == len(two.final_losses)
     best = min(v for v in two.final_losses if v is not None)
@@ -69,11 +73,11 @@ def test_a_bench_trains_a_rule_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     asked: list[int] = []
 
-    def counting(self: Any) -> list[list[Outcome]]:
-        asked.append(len(self.texts))
-        return [[Outcome("breast_cancer", 30, None, None, ())] for _ in self.texts]
+    def counting(texts: list[str], *args: Any) -> list[list[Outcome]]:
+        asked.append(len(texts))
+        return [[Outcome("breast_cancer", 30, None, None, ())] for _ in texts]
 
-    monkeypatch.setattr(paired._Steady, "run", counting)
+    monkeypatch.setattr(paired, "evaluate", counting)
     bench = Bench(PLACES[:1], PROTOCOL, plan=PLAN)
     bench.compare(known("adam").rule, [known("lion").rule, known("lion").rule])
     bench.compare(known("lion").rule, [known("adam").rule, known("sgd").rule])
