@@ -163,13 +163,14 @@ class Store(Reader):
                     file=str(self.path),
                     hint="continue from last_generation()",
                 )
+            # The generation first: while a reference is open, SQLite looks through whole tables for each row.
             for record, rows in (
+                (GenerationRow, (generation,)),
                 (CandidateRow, candidates),
                 (ParentRow, parents),
                 (EvaluationRow, evaluations),
                 (FitnessRow, fitness),
                 (TimingRow, timings),
-                (GenerationRow, (generation,)),
             ):
                 self._insert(record, rows)
             unknown = self._db.execute(
