@@ -54,9 +54,7 @@ def main() -> int:
         for rules, places, protocol, plan in shipped_tunings():
             prepare_plane(plan.update_plane, print)
             tune_baselines(rules, places, protocol, plan, workers, say=print)
-            needed |= {
-                tuning_key(w, text.rule.full_key, protocol, plan) for w in places for text in rules.values()
-            }
+            needed |= {tuning_key(w, text.rule, protocol, plan) for w in places for text in rules.values()}
         known_records = [
             json.loads(p.read_text(encoding="utf-8")) for p in (SHIPPED, cache_path()) if p.exists()
         ]

@@ -22,6 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ruleforge.core.rule import Rule
 from ruleforge.core.text import RuleText
 from ruleforge.evaluate.evaluator import Outcome, Progress, Protocol, evaluate
 from ruleforge.evaluate.lanes import LaneSpec, Plan
@@ -31,7 +32,16 @@ from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import Workload
 
 SHIPPED = Path(__file__).with_name("baselines.json")
-_SOURCES = ("train.py", "gradients.py", "schedules.py", "lanes.py", "probes.py", "evaluator.py", "targets.py")
+_SOURCES = (
+    "train.py",
+    "gradients.py",
+    "schedules.py",
+    "lanes.py",
+    "probes.py",
+    "evaluator.py",
+    "targets.py",
+    "hypers.py",
+)
 
 
 def cache_path() -> Path:
@@ -138,7 +148,7 @@ def tune_baselines(
     """
     texts = {name: str(text) for name, text in rules.items()}
     keys = {
-        (w.name, name): tuning_key(w, text.rule.full_key, protocol, plan)
+        (w.name, name): tuning_key(w, text.rule, protocol, plan)
         for w in workloads
         for name, text in rules.items()
     }
@@ -206,12 +216,13 @@ def _source_hash(workload: Workload) -> str:
     return workload.source_hash()
 
 
-def tuning_key(workload: Workload, full_key: str, protocol: Protocol, plan: Plan) -> str:
+def tuning_key(workload: Workload, rule: Rule, protocol: Protocol, plan: Plan) -> str:
     """Under what a tuning is cached: a digest of what decides its numbers."""
+    ranges = rule.hypers if protocol.hyper_settings else ()
     parts = (
         _source_hash(workload), workload.name, protocol.steps(workload), workload.batch_size,
-        dataclasses.astuple(protocol), (plan.weight_decay, plan.gradient_clip), full_key, _loop_hash(),
-        metadata.version("torch").split("+")[0],
+        dataclasses.astuple(protocol), (plan.weight_decay, plan.gradient_clip), rule.full_key, ranges,
+        _loop_hash(), metadata.version("torch").split("+")[0],
     )  # fmt: skip
     return blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 

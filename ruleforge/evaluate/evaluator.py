@@ -8,11 +8,12 @@ seeds is read off the tuning seed itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ruleforge.evaluate.hypers import settings_of
 from ruleforge.evaluate.lanes import ChunkJob, ChunkResult, LaneSpec, Plan, RuleLanes, pack
 from ruleforge.evaluate.targets import smooth
 from ruleforge.evaluate.train import train_chunk
@@ -41,6 +42,8 @@ class Protocol:
         widen: add learning rates while the best lies on an edge.
         refine: train every second learning rate under the first schedule, then the best of them and its
             neighbours under all.
+        hyper_settings: settings of the hyperparameters that are tuned beside the rule's defaults, each
+            over the grid of learning rates; see `hypers.settings_of`.
     """
 
     lrs: tuple[float, ...]
@@ -50,6 +53,7 @@ class Protocol:
     tune_seeds: tuple[int, ...] = (TUNE_SEED,)
     widen: bool = False
     refine: bool = False
+    hyper_settings: int = 0
 
     def steps(self, workload: Workload) -> int:
         return self.n_steps or workload.steps
@@ -82,7 +86,7 @@ class Protocol:
         """Lanes of one rule on one workload, scoring included, before any widening."""
         first = self.first_wave()
         tuned = len(first) + len(self.second_wave(first[0]))
-        return tuned * len(self.tune_seeds) + len(self.score_seeds)
+        return tuned * len(self.tune_seeds) * (1 + self.hyper_settings) + len(self.score_seeds)
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ class Outcome:
         train_loss, metric: of the chosen lane, mean over scoring seeds; None where there is none.
         n_lanes, n_diverged: lanes trained, and how many of them diverged.
         diverged_at: first step at which one diverged, or None.
+        hypers: the rule's text under the chosen setting of its hyperparameters; "" for its defaults.
     """
 
     workload: str
@@ -113,6 +118,7 @@ class Outcome:
     n_lanes: int = 0
     n_diverged: int = 0
     diverged_at: int | None = None
+    hypers: str = ""
 
     @property
     def final_loss(self) -> float | None:
@@ -133,7 +139,8 @@ def evaluate(
     """Tune and score rules on workloads.
 
     Args:
-        texts: rule texts; each rule runs at its hyperparameter defaults.
+        texts: rule texts; each rule runs at its hyperparameter defaults, and at the protocol's number of
+            other settings of them, of which the best on the tuning seeds is scored.
         workloads: where to train.
         protocol: the same for all rules.
         plan: recorded execution plan.
@@ -148,12 +155,20 @@ def evaluate(
 
 @dataclass
 class _Tuning:
-    """Lanes trained so far for one rule on one workload: results of the first tuning seed, losses of all."""
+    """One entrant on one workload so far: its lanes on the first tuning seed, their losses over all."""
 
     specs: list[LaneSpec]
     finals: list[float]
     lanes: list[ChunkResult]
     rows: list[int]
+
+    @property
+    def least(self) -> float:
+        return min(self.finals)
+
+    def trained(self) -> Iterator[tuple[ChunkResult, int]]:
+        """Each lane as (chunk result, row)."""
+        return zip(self.lanes, self.rows, strict=True)
 
     def best(self) -> int | None:
         value = int(np.argmin(self.finals))
@@ -161,14 +176,22 @@ class _Tuning:
 
 
 class _Evaluation:
+    """One call of `evaluate`. An entrant is a rule at one setting of its hyperparameters."""
+
     def __init__(
         self, texts: list[str], workloads: list[Workload], protocol: Protocol, plan: Plan,
         workers: Workers, done: Progress,
     ) -> None:  # fmt: skip
-        self.texts, self.workloads, self.protocol = texts, workloads, protocol
+        self.workloads, self.protocol = workloads, protocol
         self.plan, self.workers, self.done = plan, workers, done
+        self.entrants: list[str] = []
+        self.entrants_of: list[range] = []
+        for text in texts:
+            first = len(self.entrants)
+            self.entrants += (text, *settings_of(text, protocol.hyper_settings))
+            self.entrants_of.append(range(first, len(self.entrants)))
         self.tuning = {
-            (r, w): _Tuning([], [], [], []) for r in range(len(texts)) for w in range(len(workloads))
+            (e, w): _Tuning([], [], [], []) for e in range(len(self.entrants)) for w in range(len(workloads))
         }
 
     def run(self) -> list[list[Outcome]]:
@@ -182,11 +205,16 @@ class _Evaluation:
             if not wider:
                 break
             self._tune(wider, self.plan.score_lanes)
-        scored = self._score()
+        chosen = [[self._best_of(mine, w) for w in range(len(self.workloads))] for mine in self.entrants_of]
+        scored = self._score([at for row in chosen for at in row])
         return [
-            [self._outcome((r, w), scored.get((r, w), [])) for w in range(len(self.workloads))]
-            for r in range(len(self.texts))
+            [self._outcome(mine, at, scored.get(at, [])) for at in row]
+            for mine, row in zip(self.entrants_of, chosen, strict=True)
         ]
+
+    def _best_of(self, mine: range, w: int) -> tuple[int, int]:
+        """The entrant of one rule that did best on the tuning seeds of a workload; defaults on a tie."""
+        return min(((e, w) for e in mine), key=lambda at: (self.tuning[at].least, at))
 
     def _train(
         self, lanes: Mapping[tuple[int, int], tuple[LaneSpec, ...]], seed: int, chunk: int
@@ -196,7 +224,7 @@ class _Evaluation:
         owners: list[list[tuple[int, int]]] = []
         for w, workload in enumerate(self.workloads):
             mine = [at for at in lanes if at[1] == w]
-            rules = [RuleLanes(self.texts[r], lanes[r, w]) for r, _ in mine]
+            rules = [RuleLanes(self.entrants[e], lanes[e, w]) for e, _ in mine]
             pending = [at for at in mine for _ in lanes[at]]
             for part in pack(rules, chunk):
                 n_lanes = sum(len(rule.lanes) for rule in part)
@@ -238,25 +266,26 @@ class _Evaluation:
         lr = edge.get(tuning.specs[best].lr)
         return tuple(LaneSpec(lr, schedule) for schedule in self.protocol.schedules) if lr else ()
 
-    def _score(self) -> dict[tuple[int, int], list[tuple[ChunkResult, int]]]:
-        chosen = {at: (t.specs[best],) for at, t in self.tuning.items() if (best := t.best()) is not None}
+    def _score(self, places: list[tuple[int, int]]) -> dict[tuple[int, int], list[tuple[ChunkResult, int]]]:
+        best = {at: self.tuning[at].best() for at in places}
+        chosen = {at: (self.tuning[at].specs[k],) for at, k in best.items() if k is not None}
         scored: dict[tuple[int, int], list[tuple[ChunkResult, int]]] = {at: [] for at in chosen}
         for seed in self.protocol.score_seeds:
             for at, rows in self._train(chosen, seed, self.plan.score_lanes).items():
                 scored[at] += rows
         return scored
 
-    def _outcome(self, at: tuple[int, int], scored: list[tuple[ChunkResult, int]]) -> Outcome:
+    def _outcome(self, mine: range, at: tuple[int, int], scored: list[tuple[ChunkResult, int]]) -> Outcome:
         tuning, workload = self.tuning[at], self.workloads[at[1]]
-        lost = [
-            int(r.diverged_at[k]) for r, k in zip(tuning.lanes, tuning.rows, strict=True) if r.diverged_at[k]
-        ]
+        lanes = [lane for e in mine for lane in self.tuning[e, at[1]].trained()]
+        lost = [int(r.diverged_at[k]) for r, k in lanes if r.diverged_at[k]]
         outcome = Outcome(
             workload=workload.name, n_steps=self.protocol.steps(workload), setting=None, lr=None, curves=(),
             final_losses=tuple(_finite(v) for v in tuning.finals),
-            n_lanes=len(tuning.specs) + len(scored),
+            n_lanes=len(lanes) + len(scored),
             n_diverged=len(lost) + sum(bool(r.diverged_at[k]) for r, k in scored),
             diverged_at=min(lost, default=None),
+            hypers=self.entrants[at[0]] if at[0] != mine[0] else "",
         )  # fmt: skip
         best = tuning.best()
         if best is None:

@@ -17,6 +17,6 @@ def test_shipped_baselines_are_current() -> None:
         for workload in places
         if not workload.name.startswith("char")
         for name, text in rules.items()
-        if tuning_key(workload, text.rule.full_key, protocol, plan) not in shipped
+        if tuning_key(workload, text.rule, protocol, plan) not in shipped
     }
     assert not missing, f"{len(missing)} tunings are stale; run `make baselines`"

@@ -18,6 +18,7 @@ from ruleforge.evaluate import baselines as baselines_module
 from ruleforge.evaluate.baselines import cache_path, outcome_from_json, outcome_to_json, tune_baselines
 from ruleforge.evaluate.evaluator import SCORE_SEED, TUNE_SEED, Protocol, evaluate
 from ruleforge.evaluate.funnel import Funnel, Limits, Rung, RungResult, standing_value
+from ruleforge.evaluate.hypers import settings_of
 from ruleforge.evaluate.lanes import LaneSpec, Plan
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import WORKLOADS
@@ -69,6 +70,19 @@ def test_the_grid_widens_while_the_best_is_at_an_edge() -> None:
     assert fixed.setting is not None and widened.setting is not None
     assert widened.setting.lr > fixed.setting.lr and len(widened.final_losses) > 2
     assert (widened.final_loss or np.inf) < (fixed.final_loss or 0)
+
+
+def test_settings_of_hyperparameters_are_tuned_and_the_best_is_scored() -> None:
+    grid = Protocol((0.01, 0.1), score_seeds=(SCORE_SEED,), hyper_settings=3)
+    plain = replace(grid, hyper_settings=0)
+    slow = "beta: hyper(0, 1, one_minus_log) = 0.999\nupdate = ema(g, beta)\n"
+    tuned, none = evaluate([slow, SGD], [SMALL], grid, PLAN, Workers(1))
+    settings = settings_of(slow, 3)
+    each = [row[0] for row in evaluate([slow, *settings], [SMALL], plain, PLAN, Workers(1))]
+    best = min(each, key=lambda outcome: min(v for v in outcome.final_losses if v is not None))
+    assert tuned[0].hypers in settings and tuned[0].curves == best.curves
+    assert tuned[0].n_lanes == 4 * 2 + 1 and grid.n_lanes == 9
+    assert (none[0].hypers, none[0].n_lanes) == ("", 3)  # SGD has no hyperparameter
 
 
 def test_a_rule_that_always_diverges_is_a_result() -> None:
