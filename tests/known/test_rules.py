@@ -25,6 +25,7 @@ FAMILIES = {
     "variance_reduced",
     "layerwise",
     "matrix",
+    "by_hand",
 }
 
 

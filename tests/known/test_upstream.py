@@ -33,6 +33,7 @@ from tests.known.comparison import (
 )
 
 RECORDED = sorted({spec.package for spec in SPECS} - {"torch"})
+COMPARED = [name for name in KNOWN if KNOWN[name].comparisons]
 FLOAT32_UPSTREAM = {"laprop_po", "qhadam", "madgrad"}
 
 every_spec = pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.id)
@@ -44,8 +45,9 @@ def test_the_rule_equals_upstream_step_by_step(spec: Spec) -> None:
     assert measure(spec.id) <= spec.tolerance
 
 
-def test_every_known_rule_is_compared() -> None:
-    assert {spec.rule for spec in SPECS} == set(KNOWN)
+def test_every_known_rule_is_compared_but_those_that_have_no_upstream() -> None:
+    assert {spec.rule for spec in SPECS} == set(COMPARED)
+    assert {name for name in KNOWN if name not in COMPARED} == {"muon_adamw", "expert_nadam", "expert_muon"}
     assert len({spec.id for spec in SPECS}) == len(SPECS)
 
 
@@ -57,7 +59,7 @@ def test_only_upstreams_with_float32_inside_get_a_larger_tolerance() -> None:
     )
 
 
-@pytest.mark.parametrize("rule", KNOWN)
+@pytest.mark.parametrize("rule", COMPARED)
 def test_the_shipped_record_is_what_is_measured(rule: str) -> None:
     specs = [spec for spec in SPECS if spec.rule == rule]
     shipped = KNOWN[rule].comparisons
@@ -163,7 +165,7 @@ def _nudged(value: float, low: float, high: float, scale: str) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", [name for name in KNOWN if KNOWN[name].rule.hypers])
+@pytest.mark.parametrize("rule", [name for name in COMPARED if KNOWN[name].rule.hypers])
 def test_every_hyperparameter_shows_in_some_comparison(rule: str) -> None:
     entry = KNOWN[rule]
     for name, hyper in zip(entry.rule.hypers, entry.rule.rule.hypers, strict=True):
@@ -201,7 +203,7 @@ def test_upstream_still_does_what_was_recorded(package: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("rule", KNOWN)
 def test_the_rule_stays_finite_in_float32(rule: str) -> None:
     """Searches run in float32, where exact zeros meet an eps that may vanish beside them."""
-    spec = next(s for s in SPECS if s.rule == rule)
+    spec = next((s for s in SPECS if s.rule == rule), Spec(rule, ""))
     sparse = streams()[1]
     single = replace(
         sparse, weights=sparse.weights.astype(np.float32), gradients=sparse.gradients.astype(np.float32)
