@@ -24,6 +24,7 @@ from ruleforge.app.values import (
     fail,
     folder_of,
 )
+from ruleforge.core.known import KNOWN
 from ruleforge.errors import GrammarError
 from ruleforge.tasks import SUITES, WORKLOADS, shares_data
 from ruleforge.words import did_you_mean
@@ -104,6 +105,12 @@ class Search(Table):
     @field_validator("seed_rules")
     @classmethod
     def _once(cls, value: tuple[RuleRef, ...]) -> tuple[RuleRef, ...]:
+        experts = {known.rule.rule.key for known in KNOWN.values() if known.family == "by_hand"}
+        if by_hand := [entry.name for entry in value if entry.rule().rule.key in experts]:
+            fail(
+                f"{by_hand[0]} is a reference that searches are judged by, and no search may start from it",
+                "leave it out; compare with it afterwards: ruleforge compare RUN --against NAME",
+            )
         return _distinct(value)
 
 
@@ -324,6 +331,12 @@ DEFAULT_BASELINES: Final = (
     "lion",
     "signum",
     "adabelief",
+    "adan",
+    "ademamix",
+    "lamb",
+    "cautious_adamw",
+    "cautious_lion",
+    "muon_adamw",
 )
 
 
