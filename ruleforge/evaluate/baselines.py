@@ -27,7 +27,7 @@ from ruleforge.core.text import RuleText
 from ruleforge.evaluate.evaluator import Outcome, Progress, Protocol, evaluate
 from ruleforge.evaluate.lanes import LaneSpec, Plan
 from ruleforge.evaluate.statistics import Summary, summarize
-from ruleforge.evaluate.targets import MISS, Speedup, Targets, make_targets, speedup, steps_to
+from ruleforge.evaluate.targets import LEVELS, MISS, Levels, Speedup, Targets, make_targets, speedup, steps_to
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import Workload
 
@@ -84,9 +84,9 @@ class Baselines:
         return min(names, key=lambda name: (math.fsum(self._log_steps(w, name) for w in places), name))
 
     def _log_steps(self, workload: str, name: str) -> float:
-        """Mean log steps to the targets over seeds, a miss at 1.5 budgets."""
+        """Mean log steps to the targets over seeds, a miss at its price in budgets."""
         targets, outcome = self.targets[workload], self.outcomes[workload][name]
-        miss = MISS * targets.n_steps
+        miss = targets.miss * targets.n_steps
         steps = [
             steps_to(curve, targets.n_steps, level) or miss
             for curve in outcome.curves
@@ -177,17 +177,21 @@ def tune_baselines(
     return with_targets(outcomes, origin)
 
 
-def with_targets(outcomes: Mapping[str, Mapping[str, Outcome]], origin: str) -> Baselines:
+def with_targets(
+    outcomes: Mapping[str, Mapping[str, Outcome]], origin: str, *, levels: Levels = LEVELS, miss: float = MISS
+) -> Baselines:
+    """Outcomes with the targets that follow from them."""
     targets = {
-        workload: make_targets(workload, next(iter(rules.values())).n_steps, rules)
+        workload: make_targets(workload, next(iter(rules.values())).n_steps, rules, levels=levels, miss=miss)
         for workload, rules in outcomes.items()
     }
     return Baselines(outcomes, targets, origin)
 
 
 def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
-    """Plain lists and numbers."""
-    return dataclasses.asdict(outcome)
+    """Plain lists and numbers; the settings that were tried as pairs, since there are many."""
+    tried = [[spec.lr, spec.schedule] for spec in outcome.tried]
+    return {**dataclasses.asdict(outcome), "tried": tried}
 
 
 def outcome_from_json(record: Mapping[str, Any]) -> Outcome:
@@ -198,6 +202,7 @@ def outcome_from_json(record: Mapping[str, Any]) -> Outcome:
             "setting": LaneSpec(**setting) if setting else None,
             "curves": tuple(tuple(curve) for curve in record["curves"]),
             "final_losses": tuple(record["final_losses"]),
+            "tried": tuple(LaneSpec(lr, schedule) for lr, schedule in record.get("tried", ())),
         }
     )
 

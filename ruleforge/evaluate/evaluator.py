@@ -100,7 +100,8 @@ class Outcome:
         lr: absolute learning rate of the chosen lane.
         curves: smoothed validation loss of the chosen setting, one tuple a scoring seed; None
             from where a lane diverged.
-        final_losses: last validation loss of each tuning lane, None where it diverged.
+        final_losses: last loss of each tuning lane, mean over tuning seeds; None where it diverged.
+        tried: the setting of each of them.
         train_loss, metric: of the chosen lane, mean over scoring seeds; None where there is none.
         n_lanes, n_diverged: lanes trained, and how many of them diverged.
         diverged_at: first step at which one diverged, or None.
@@ -113,6 +114,7 @@ class Outcome:
     lr: float | None
     curves: tuple[tuple[float | None, ...], ...]
     final_losses: tuple[float | None, ...] = ()
+    tried: tuple[LaneSpec, ...] = ()
     train_loss: float | None = None
     metric: float | None = None
     n_lanes: int = 0
@@ -281,7 +283,7 @@ class _Evaluation:
         lost = [int(r.diverged_at[k]) for r, k in lanes if r.diverged_at[k]]
         outcome = Outcome(
             workload=workload.name, n_steps=self.protocol.steps(workload), setting=None, lr=None, curves=(),
-            final_losses=tuple(_finite(v) for v in tuning.finals),
+            final_losses=tuple(_finite(v) for v in tuning.finals), tried=tuple(tuning.specs),
             n_lanes=len(lanes) + len(scored),
             n_diverged=len(lost) + sum(bool(r.diverged_at[k]) for r, k in scored),
             diverged_at=min(lost, default=None),

@@ -3,8 +3,8 @@
 Targets are validation losses taken from the tuned baselines' curves: what the median baseline
 reaches at 50, 75 and 100 % of the budget, and the best at 75 and 100 %. A rule's speed-up over
 another is the geometric mean, over targets and seeds, of steps(other) / steps(rule). A miss
-counts as 1.5 budgets on either side; a pair in which both miss says nothing, is dropped and
-counted. "×1.30" means: the same loss in 1/1.30 of the steps.
+counts as 1.5 budgets on either side; a pair in which both miss, or whose loss is met before the first
+step, says nothing, is dropped and counted. "×1.30" means: the same loss in 1/1.30 of the steps.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ MISS = 1.5
 LEVELS = (("median", 0.5), ("median", 0.75), ("median", 1.0), ("best", 0.75), ("best", 1.0))
 
 Curve = Sequence[float | None]
+Levels = Sequence[tuple[str, float]]
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,13 @@ class Targets:
         workload: name.
         n_steps: budget.
         levels: validation losses, descending; those met before the first step are left out.
+        miss: budgets that a miss counts as.
     """
 
     workload: str
     n_steps: int
     levels: tuple[float, ...]
+    miss: float = MISS
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Speedup:
     Attributes:
         log_ratios: log(steps(reference) / steps(rule)), one for each target and seed that counts.
         seeds: the seed number of each of them.
-        n_dropped: pairs in which both missed.
+        n_dropped: pairs in which both missed, or had met the target before the first step.
         n_missed: pairs in which the rule alone missed.
     """
 
@@ -95,8 +98,22 @@ def steps_to(curve: Curve, n_steps: int, level: float) -> float | None:
     return None
 
 
-def make_targets(workload: str, n_steps: int, baselines: Mapping[str, Outcome]) -> Targets:
-    """Targets from the tuned baselines' outcomes on one workload."""
+def make_targets(
+    workload: str,
+    n_steps: int,
+    baselines: Mapping[str, Outcome],
+    *,
+    levels: Levels = LEVELS,
+    miss: float = MISS,
+) -> Targets:
+    """Targets from the tuned baselines' outcomes on one workload.
+
+    Args:
+        workload, n_steps: name and budget.
+        baselines: rule name → outcome.
+        levels: which losses; another choice than the default asks how much a verdict depends on it.
+        miss: budgets that a miss counts as.
+    """
     curves, starts = [], []
     for outcome in baselines.values():
         if outcome.curves:
@@ -105,16 +122,16 @@ def make_targets(workload: str, n_steps: int, baselines: Mapping[str, Outcome]) 
             curves.append(np.minimum.accumulate(np.median(filled, axis=0)))
             starts.append(float(filled[:, 0].max()))
     if not curves:
-        return Targets(workload, n_steps, ())
+        return Targets(workload, n_steps, (), miss)
     steps = np.array(sample_steps(n_steps))
     grid = np.stack(curves)
-    levels = set()
-    for which, share in LEVELS:
+    losses = set()
+    for which, share in levels:
         reached = grid[:, int(np.searchsorted(steps, share * n_steps))]
         level = float(np.median(reached) if which == "median" else np.min(reached))
         if np.isfinite(level) and level < min(starts):
-            levels.add(level)
-    return Targets(workload, n_steps, tuple(sorted(levels, reverse=True)))
+            losses.add(level)
+    return Targets(workload, n_steps, tuple(sorted(losses, reverse=True)), miss)
 
 
 def speedup(outcome: Outcome, reference: Outcome, targets: Targets) -> Speedup:
@@ -129,11 +146,18 @@ def speedup(outcome: Outcome, reference: Outcome, targets: Targets) -> Speedup:
                 steps_to(o.curves[seed], targets.n_steps, level) if seed < len(o.curves) else None
                 for o in (outcome, reference)
             )
-            if mine is None and theirs is None:
+            is_met = any(_is_met(o, seed, level) for o in (outcome, reference))
+            if is_met or (mine is None and theirs is None):
                 dropped += 1
                 continue
             missed += mine is None
-            penalty = MISS * targets.n_steps
+            penalty = targets.miss * targets.n_steps
             ratios.append(math.log((theirs or penalty) / (mine or penalty)))
             seeds.append(seed)
     return Speedup(tuple(ratios), tuple(seeds), dropped, missed)
+
+
+def _is_met(outcome: Outcome, seed: int, level: float) -> bool:
+    """Whether the initial weights of a seed reach a level already; they are the same for all rules."""
+    start = outcome.curves[seed][0] if seed < len(outcome.curves) else None
+    return start is not None and start <= level

@@ -125,6 +125,7 @@ def test_each_limit_refuses_what_is_beyond_it(limit: dict[str, float], words: st
 
 def test_outcomes_survive_json_bit_for_bit() -> None:
     outcome = evaluate([ADAM], [SMALL], GRID, PLAN, Workers(1))[0][0]
+    assert outcome.tried == GRID.grid() and len(outcome.final_losses) == len(outcome.tried)
     assert outcome_from_json(json.loads(json.dumps(outcome_to_json(outcome)))) == outcome
 
 

@@ -102,6 +102,22 @@ def test_targets_met_before_the_first_step_are_left_out() -> None:
     assert make_targets("w", N_STEPS, {"a": lost}).levels == ()
 
 
+def test_a_target_that_one_seed_meets_before_the_first_step_says_nothing_there() -> None:
+    """Levels are below the start of most seeds; where one begins lower, its pair is dropped, not a tie."""
+    low = falling(0.1) - 6.0
+    fast, slow = outcome(falling(0.1), low), outcome(falling(0.05), 10.0 - 6.0 - 0.05 * STEPS)
+    found = speedup(fast, slow, Targets("w", N_STEPS, (8.0,)))
+    assert (found.seeds, found.n_dropped) == ((0,), 1)
+    assert found.value == pytest.approx(2.0)
+
+
+def test_other_levels_and_another_price_of_a_miss() -> None:
+    rules = {name: outcome(falling(rate)) for name, rate in (("a", 0.02), ("b", 0.04), ("c", 0.08))}
+    targets = make_targets("w", N_STEPS, rules, levels=(("best", 0.5),), miss=2.0)
+    assert targets.levels == pytest.approx((6.0,))
+    assert speedup(rules["c"], rules["a"], targets).value == pytest.approx(2.0 * N_STEPS / 50)
+
+
 def test_smoothing_keeps_the_start_and_straight_lines() -> None:
     line = falling(0.1)
     assert smooth(line)[:-1] == pytest.approx(line[:-1])
