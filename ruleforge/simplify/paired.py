@@ -5,7 +5,7 @@ seeds, so batches and initial weights are common to every pair. (On one tuning s
 learning rate for a variant that hardly differs, and no number of scoring seeds makes that good.) What is
 to be reached are the losses that the rule itself reaches at 40, 60 and 80 % of the budget (its median
 over seeds): no baseline is involved, and a rule set against itself gives exactly 1. The interval
-resamples workloads and, within each, seeds.
+is that of `evaluate.statistics`: over workloads, or over seeds for these workloads alone.
 
 Who asks "is this part worth anything?" removes the part, and reads the variant's speed-up: ×0.80 with an
 interval below 1 means that without the part the rule needs 1/0.80 as many steps.
@@ -13,7 +13,6 @@ interval below 1 means that without the part the rule needs 1/0.80 as many steps
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,8 +21,8 @@ import numpy as np
 from ruleforge.core.text import RuleText
 from ruleforge.evaluate.evaluator import TUNE_SEED, Outcome, Progress, Protocol, evaluate
 from ruleforge.evaluate.lanes import Plan, sample_steps
-from ruleforge.evaluate.statistics import interval, summarize
-from ruleforge.evaluate.targets import Speedup, Targets, speedup
+from ruleforge.evaluate.statistics import summarize
+from ruleforge.evaluate.targets import Targets, speedup
 from ruleforge.evaluate.workers import Workers
 from ruleforge.records import Json
 from ruleforge.tasks import Workload
@@ -140,7 +139,7 @@ class Bench:
         counted = {name: s for name, s in speedups.items() if s.log_ratios}
         overall = summarize(counted)
         return Paired(
-            overall.speedup, overall.ci, _here(counted),
+            overall.speedup, overall.ci, overall.ci_here,
             {name: value for name, s in counted.items() if (value := s.value) is not None},
             overall.n_workloads, len(self.protocol.score_seeds) or 1,
             sum(s.n_missed for s in counted.values()),
@@ -194,20 +193,3 @@ def own_targets(outcome: Outcome) -> Targets:
     reached = {float(middle[int(np.searchsorted(steps, share * outcome.n_steps))]) for share in LEVELS}
     levels = sorted((v for v in reached if np.isfinite(v) and v < start), reverse=True)
     return Targets(outcome.workload, outcome.n_steps, tuple(levels))
-
-
-def _here(speedups: Mapping[str, Speedup]) -> tuple[float, float] | None:
-    """Interval for these very workloads: those of the single ones, added in quadrature."""
-    halves = []
-    for found in speedups.values():
-        ci, value = interval(found), found.value
-        if ci is None or value is None:
-            return None
-        middle = math.log(value)
-        halves.append((middle, middle - math.log(ci[0]), math.log(ci[1]) - middle))
-    if not halves:
-        return None
-    middle = math.fsum(h[0] for h in halves) / len(halves)
-    low = math.sqrt(math.fsum(h[1] ** 2 for h in halves)) / len(halves)
-    high = math.sqrt(math.fsum(h[2] ** 2 for h in halves)) / len(halves)
-    return math.exp(middle - low), math.exp(middle + high)

@@ -1,0 +1,381 @@
+"""Do the statistics keep their word? Three looks, each with its own command:
+
+    python benchmarks/calibration.py coverage   how often intervals cover, by simulation
+    python benchmarks/calibration.py aa         two copies of Adam: how often is one called better?
+    python benchmarks/calibration.py power      one of them slowed down: how often is that seen?
+
+`coverage` simulates comparisons: log speed-ups of W workloads around a mean with spread TAU, normal,
+heavy-tailed (Student's t with 3 degrees of freedom) or skewed (exponential), and on each S seeds with
+normal noise SIGMA. It counts how often a 95 % interval holds the population's mean, and how wide it is.
+
+`aa` and `power` train a pool once: Adam on each workload of a suite, under every setting that tuning may
+choose (a grid that has been widened to its limits), on many seeds. A repetition draws disjoint tuning
+and scoring seeds for two copies, tunes and scores both by the protocol of `ruleforge compare`, and
+judges them by its statistics, next to other tuned baselines whose curves help to set the targets. For
+`power`, the second copy is slowed down by a factor: its curve at step t is the original's at t / factor,
+so that nothing needs to be known beyond the budget. "Called different" is what the two-sided 95 %
+interval does when it excludes ×1: 5 % is right, half of it on either side. The pool is kept in
+results/calibration, one JSON file a workload, so that an interrupted benchmark goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import intervals
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import betaincinv
+
+from ruleforge.app.compare import comparison_protocol
+from ruleforge.app.schema import DEFAULT_BASELINES
+from ruleforge.backends import fastest_plane, prepare_plane
+from ruleforge.core.known import known
+from ruleforge.evaluate.baselines import outcome_from_json, outcome_to_json, tune_baselines, with_targets
+from ruleforge.evaluate.evaluator import MAX_WIDENINGS, Outcome, Protocol
+from ruleforge.evaluate.lanes import ChunkJob, LaneSpec, Plan, RuleLanes, sample_steps
+from ruleforge.evaluate.statistics import holm, interval, p_value, seed_means, summarize
+from ruleforge.evaluate.targets import smooth
+from ruleforge.evaluate.train import train_chunk
+from ruleforge.evaluate.workers import Workers
+from ruleforge.tasks import Workload, load_suite
+
+POOL_SEED = 50_000
+FACTORS = (1.0, 1.05, 1.1, 1.2, 1.4)
+
+
+# Coverage
+
+SHAPES = {
+    "normal": lambda rng, size: rng.standard_normal(size),
+    "heavy": lambda rng, size: rng.standard_t(3, size) / np.sqrt(3),
+    "skewed": lambda rng, size: rng.exponential(1.0, size) - 1.0,
+}
+
+
+def coverage(options: argparse.Namespace) -> dict[str, Any]:
+    """Share of intervals that hold the population's mean, and their mean width, in logs."""
+    rng = np.random.Generator(np.random.PCG64(options.seed))
+    rows, single = [], []
+    for shape, draw in SHAPES.items():
+        for n_workloads in (4, 6, 12):
+            for n_seeds in (2, 3, 5):
+                size = (options.repetitions, n_workloads)
+                truth = options.tau * draw(rng, size)
+                noise = options.sigma * rng.standard_normal((*size, n_seeds))
+                values = truth[:, :, None] + noise
+                means = values.mean(2)
+                found = {
+                    "two-level bootstrap": intervals.two_level(values, rng),
+                    "bootstrap": intervals.percentile(means, rng),
+                    "BCa": intervals.bca(means, rng),
+                    "bootstrap-t": intervals.studentized(means, rng),
+                    "t": intervals.student(means),
+                }
+                rows.append(
+                    {"truth": shape, "workloads": n_workloads, "seeds": n_seeds, **_covered(found, 0.0)}
+                )
+    for n_seeds in (3, 5, 8):
+        for shape, draw in SHAPES.items():
+            values = options.sigma * draw(rng, (options.repetitions, n_seeds))
+            found = {
+                "bootstrap": intervals.percentile(values, rng),
+                "BCa": intervals.bca(values, rng),
+                "bootstrap-t": intervals.studentized(values, rng),
+                "t": intervals.student(values),
+            }
+            single.append({"noise": shape, "seeds": n_seeds, **_covered(found, 0.0)})
+    return {
+        "repetitions": options.repetitions, "tau": options.tau, "sigma": options.sigma,
+        "over_workloads": rows, "over_seeds": single,
+    }  # fmt: skip
+
+
+def _covered(found: Mapping[str, intervals.Ends], truth: float) -> dict[str, dict[str, float]]:
+    return {
+        name: {
+            "coverage": round(float(((low <= truth) & (truth <= high)).mean()), 4),
+            "width": round(float(np.median(high - low)), 3),
+        }
+        for name, (low, high) in found.items()
+    }
+
+
+def coverage_table(record: Mapping[str, Any]) -> str:
+    lines = []
+    for key, words in (
+        ("over_workloads", ("truth", "workloads", "seeds")),
+        ("over_seeds", ("noise", "seeds")),
+    ):
+        rows = record[key]
+        methods = [name for name, value in rows[0].items() if isinstance(value, dict)]
+        lines.append(f"| {' | '.join((*words, *methods))} |")
+        lines.append("|---" * (len(words) + len(methods)) + "|")
+        for row in rows:
+            cells = [str(row[w]) for w in words]
+            cells += [f"{100 * row[m]['coverage']:.1f} % ({row[m]['width']:.2f})" for m in methods]
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+# A pool of trainings
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Adam on one workload under every setting that tuning may reach, on many seeds.
+
+    Attributes:
+        workload, n_steps: name and budget.
+        lrs, schedules: the settings; `inner` is where the grid proper begins and ends.
+        curves: smoothed validation losses, (lr, schedule, seed, sample); NaN from where a lane diverged.
+        finals: what tuning reads, infinite where a lane diverged, (lr, schedule, seed).
+        others: other baselines, tuned and scored by the same protocol.
+    """
+
+    workload: str
+    n_steps: int
+    lrs: tuple[float, ...]
+    schedules: tuple[str, ...]
+    inner: tuple[int, int]
+    curves: NDArray[np.float64]
+    finals: NDArray[np.float64]
+    others: Mapping[str, Outcome]
+
+    def chosen(self, seeds: NDArray[np.int64], n_schedules: int) -> tuple[int, int]:
+        """The setting with the least mean loss over tuning seeds; the grid widens as in `evaluate`."""
+        losses = self.finals[:, :n_schedules][:, :, seeds].mean(2)
+        low, high = self.inner
+        best = (0, 0)
+        for _ in range(MAX_WIDENINGS + 1):
+            at, schedule = np.unravel_index(int(np.argmin(losses[low:high])), losses[low:high].shape)
+            best = (low + int(at), int(schedule))
+            if best[0] not in (low, high - 1) or not np.isfinite(losses[best]):
+                break
+            low, high = (low - 1, high) if best[0] == low else (low, high + 1)
+            low, high = max(low, 0), min(high, len(self.lrs))
+        return best
+
+    def outcome(
+        self, tuning: NDArray[np.int64], scoring: NDArray[np.int64], n_schedules: int, factor: float = 1.0
+    ) -> Outcome:
+        """One copy of Adam, tuned and scored on the given seeds, slowed down by a factor."""
+        lr, schedule = self.chosen(tuning, n_schedules)
+        steps = np.array(sample_steps(self.n_steps), dtype=float)
+        curves = [np.interp(steps / factor, steps, c) for c in self.curves[lr, schedule, scoring]]
+        return Outcome(
+            self.workload, self.n_steps, LaneSpec(self.lrs[lr], self.schedules[schedule]), self.lrs[lr],
+            tuple(tuple(float(v) if np.isfinite(v) else None for v in curve) for curve in curves),
+        )  # fmt: skip
+
+
+def make_pool(
+    workload: Workload, protocol: Protocol, n_seeds: int, folder: Path, pool: Workers, plan: Plan
+) -> Pool:
+    """Train a workload's pool, or read what an earlier call kept."""
+    ratio = protocol.lrs[1] / protocol.lrs[0]
+    outside = range(1, MAX_WIDENINGS + 1)
+    lrs = (
+        *(protocol.lrs[0] / ratio**k for k in reversed(outside)), *protocol.lrs,
+        *(protocol.lrs[-1] * ratio**k for k in outside),
+    )  # fmt: skip
+    kept = folder / f"{workload.name}-{n_seeds}.json"
+    if kept.is_file():
+        record = json.loads(kept.read_text())
+    else:
+        specs = tuple(LaneSpec(lr, schedule) for lr in lrs for schedule in protocol.schedules)
+        rule = RuleLanes(str(known("adam").rule), specs)
+        jobs = [
+            ChunkJob(workload, POOL_SEED + seed, workload.steps, (rule,), plan, len(specs))
+            for seed in range(n_seeds)
+        ]
+        results = pool.map(train_chunk, jobs)
+        curves = np.stack([[smooth(curve) for curve in result.curves] for result in results], axis=1)
+        lost = np.stack([result.diverged_at for result in results], axis=1) > 0
+        finals = np.where(lost, np.inf, curves[:, :, -1])
+        names = [name for name in DEFAULT_BASELINES if name != "adam"]
+        tuned = tune_baselines(
+            {name: known(name).rule for name in names}, [workload], protocol, plan, pool, say=print
+        )
+        record = {
+            "commit": commit(),
+            "curves": _json(curves), "finals": _json(finals),
+            "others": {n: outcome_to_json(o) for n, o in tuned.outcomes[workload.name].items()},
+        }  # fmt: skip
+        folder.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(record))
+    shape = (len(lrs), len(protocol.schedules), n_seeds)
+    curves = np.array(record["curves"], dtype=float).reshape(*shape, -1)
+    finals = np.array(record["finals"], dtype=float).reshape(shape)
+    return Pool(
+        workload.name, workload.steps, lrs, protocol.schedules,
+        (MAX_WIDENINGS, MAX_WIDENINGS + len(protocol.lrs)), curves,
+        np.where(np.isnan(finals), np.inf, finals),
+        {name: outcome_from_json(each) for name, each in record["others"].items()},
+    )  # fmt: skip
+
+
+def _json(values: NDArray[np.float64]) -> list[Any]:
+    """Seven digits, and None for what is not finite."""
+    flat = [float(f"{v:.7g}") if np.isfinite(v) else None for v in values.ravel()]
+    return list(np.array(flat, dtype=object).reshape(values.shape).tolist())
+
+
+def commit() -> str:
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    return found.stdout.strip()
+
+
+# Two copies
+
+
+@dataclass(frozen=True)
+class Look:
+    """One repetition: the speed-up of the first copy over the second, as `ruleforge compare` tells it."""
+
+    speedup: float
+    ci: tuple[float, float]
+    single: tuple[bool, ...]
+    n_significant: int
+
+
+def looks(
+    pools: Sequence[Pool], factor: float, n_tune: int, n_score: int, n_schedules: int, repetitions: int,
+    seed: int, spread: float = 0.0,
+) -> Iterator[Look]:  # fmt: skip
+    rng = np.random.Generator(np.random.PCG64(seed))
+    n_seeds = pools[0].finals.shape[2]
+    for _ in range(repetitions):
+        mine, outcomes = {}, {}
+        for pool in pools:
+            drawn = rng.permutation(n_seeds)[: 2 * (n_tune + n_score)]
+            cuts = np.cumsum([n_tune, n_tune, n_score])
+            tune_a, tune_b, score_a, score_b = np.split(drawn, cuts)
+            slow = factor * float(np.exp(spread * rng.standard_normal()))
+            first, second = (slow, 1.0) if slow < 1 else (1.0, slow)
+            mine[pool.workload] = pool.outcome(tune_a, score_a, n_schedules, 1 / first if slow < 1 else 1.0)
+            outcomes[pool.workload] = {
+                **pool.others, "adam": pool.outcome(tune_b, score_b, n_schedules, second),
+            }  # fmt: skip
+        speedups = with_targets(outcomes, "resampled").speedups(mine, "adam")
+        found = summarize(speedups)
+        if found.speedup is None or found.ci is None:
+            continue
+        rows = [s for s in speedups.values() if len(seed_means(s)) > 1]
+        single = [interval(s) for s in rows]
+        adjusted = holm([p for s in rows if (p := p_value(seed_means(s))) is not None])
+        yield Look(
+            found.speedup, found.ci, tuple(ci is not None and not ci[0] <= 1 <= ci[1] for ci in single),
+            sum(p <= 0.05 for p in adjusted),
+        )  # fmt: skip
+
+
+def judged(found: Sequence[Look]) -> dict[str, Any]:
+    """How often the first copy is called better or worse, with an exact upper bound."""
+    n = len(found)
+    better, worse = sum(f.ci[0] > 1 for f in found), sum(f.ci[1] < 1 for f in found)
+    wrong = better + worse
+    return {
+        "repetitions": n, "better": better / n, "worse": worse / n, "different": wrong / n,
+        "different_upper_95": float(betaincinv(wrong + 1, n - wrong, 0.95)) if wrong < n else 1.0,
+        "speedup_median": float(np.median([f.speedup for f in found])),
+        "ci_width_median": float(np.median([np.log(f.ci[1] / f.ci[0]) for f in found])),
+        "one_workload_different": float(np.mean([v for f in found for v in f.single])),
+        "any_workload_after_holm": float(np.mean([f.n_significant > 0 for f in found])),
+    }  # fmt: skip
+
+
+def copies(options: argparse.Namespace, factors: Sequence[float]) -> dict[str, Any]:
+    """Every factor under every protocol asked for, on each suite and on all of them together."""
+    plan = Plan(update_plane=fastest_plane(print))
+    prepare_plane(plan.update_plane, print)
+    workers = Workers(options.workers)
+    protocol = comparison_protocol(3)
+    pools = {
+        suite: [
+            make_pool(w, protocol, options.pool_seeds, options.out, workers, plan)
+            for w in load_suite(suite)
+        ]
+        for suite in options.suites
+    }  # fmt: skip
+    places = dict(pools)
+    if len(pools) > 1:
+        places[" + ".join(pools)] = [pool for each in pools.values() for pool in each]
+    rows = []
+    for name, chosen in places.items():
+        for n_tune in options.tune_seeds:
+            for n_score in options.score_seeds:
+                for spread in options.spread:
+                    for factor in factors:
+                        found = list(
+                            looks(
+                                chosen, factor, n_tune, n_score, len(protocol.schedules),
+                                options.repetitions, options.seed, spread,
+                            )
+                        )  # fmt: skip
+                        row = {
+                            "suite": name, "workloads": len(chosen), "tune_seeds": n_tune,
+                            "score_seeds": n_score, "spread": spread, "factor": factor, **judged(found),
+                        }  # fmt: skip
+                        print(json.dumps(row), file=sys.stderr)
+                        rows.append(row)
+    return {"commit": commit(), "pool_seeds": options.pool_seeds, "rows": rows}
+
+
+def copies_table(record: Mapping[str, Any]) -> str:
+    lines = [
+        "| workloads | tuning seeds | scoring seeds | spread | factor | better | worse "
+        "| different (upper 95 %) | width | one workload | any after Holm |",
+        "|---" * 11 + "|",
+    ]
+    for row in record["rows"]:
+        upper = f"{100 * row['different']:.1f} % ({100 * row['different_upper_95']:.1f})"
+        lines.append(
+            f"| {row['suite']}, {row['workloads']} | {row['tune_seeds']} | {row['score_seeds']} "
+            f"| {row['spread']:g} | ×{row['factor']:g} | {100 * row['better']:.1f} % "
+            f"| {100 * row['worse']:.1f} % | {upper} | {row['ci_width_median']:.2f} "
+            f"| {100 * row['one_workload_different']:.1f} % | {100 * row['any_workload_after_holm']:.1f} % |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=("coverage", "aa", "power"))
+    parser.add_argument("--repetitions", type=int, default=0, help="default: 4000 simulated, 1000 resampled")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tau", type=float, default=0.3, help="spread of log speed-ups over workloads")
+    parser.add_argument("--sigma", type=float, default=0.15, help="noise of a seed's log speed-up")
+    parser.add_argument("--suites", nargs="+", default=["search", "validation"])
+    parser.add_argument("--tune-seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--score-seeds", type=int, nargs="+", default=[3])
+    parser.add_argument("--spread", type=float, nargs="+", default=[0.0], help="of the planted log factor")
+    parser.add_argument("--pool-seeds", type=int, default=48)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("results/calibration"))
+    parser.add_argument("--quick", action="store_true", help="few repetitions: shows that it works")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    usual = 4000 if options.part == "coverage" else 1000
+    options.repetitions = options.repetitions or (100 if options.quick else usual)
+    if options.part == "coverage":
+        record = coverage(options)
+        print(json.dumps(record, indent=1) if options.json else coverage_table(record))
+    else:
+        record = copies(options, FACTORS[:1] if options.part == "aa" else FACTORS)
+        print(json.dumps(record, indent=1) if options.json else copies_table(record))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
