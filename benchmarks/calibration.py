@@ -25,7 +25,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +35,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 
-from ruleforge.app.compare import comparison_protocol
+from ruleforge.app.compare import SEEDS, comparison_protocol
 from ruleforge.app.schema import DEFAULT_BASELINES
 from ruleforge.backends import fastest_plane, prepare_plane
 from ruleforge.core.known import known
 from ruleforge.evaluate.baselines import outcome_from_json, outcome_to_json, tune_baselines, with_targets
 from ruleforge.evaluate.evaluator import MAX_WIDENINGS, Outcome, Protocol
 from ruleforge.evaluate.lanes import ChunkJob, LaneSpec, Plan, RuleLanes, sample_steps
-from ruleforge.evaluate.statistics import holm, interval, p_value, seed_means, summarize
+from ruleforge.evaluate.statistics import holm, p_value, seed_means, summarize, t_interval
 from ruleforge.evaluate.targets import smooth
 from ruleforge.evaluate.train import train_chunk
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import Workload, load_suite
 
 POOL_SEED = 50_000
+MARGINS = (1.05, 1.1, 1.2)
 FACTORS = (1.0, 1.05, 1.1, 1.2, 1.4)
 
 
@@ -238,44 +240,65 @@ def commit() -> str:
 
 
 @dataclass(frozen=True)
+class Design:
+    """How two copies are compared: seeds of tuning and of scoring, and the planted difference.
+
+    Attributes:
+        n_tune, n_score: seeds of each copy.
+        factor: how much slower the second copy is; each workload's own is `spread` away in logs.
+        paired: whether both are scored on the same seeds, as `ruleforge compare` does; tuning seeds are
+            disjoint all the same.
+    """
+
+    n_tune: int
+    n_score: int
+    factor: float = 1.0
+    spread: float = 0.0
+    paired: bool = False
+
+
+@dataclass(frozen=True)
 class Look:
     """One repetition: the speed-up of the first copy over the second, as `ruleforge compare` tells it."""
 
     speedup: float
     ci: tuple[float, float]
     single: tuple[bool, ...]
-    n_significant: int
+    after_holm: tuple[tuple[float, float], ...]
+
+    def differs_somewhere(self, margin: float = 1.0) -> bool:
+        """Whether a workload is won or lost after Holm's correction, by more than a margin."""
+        return any(p <= 0.05 and size > np.log(margin) for p, size in self.after_holm)
 
 
-def looks(
-    pools: Sequence[Pool], factor: float, n_tune: int, n_score: int, n_schedules: int, repetitions: int,
-    seed: int, spread: float = 0.0,
-) -> Iterator[Look]:  # fmt: skip
+def looks(pools: Sequence[Pool], design: Design, repetitions: int, seed: int) -> Iterator[Look]:
     rng = np.random.Generator(np.random.PCG64(seed))
-    n_seeds = pools[0].finals.shape[2]
+    n_seeds, n_schedules = pools[0].finals.shape[2], len(pools[0].schedules)
+    cuts = np.cumsum([design.n_tune, design.n_tune, design.n_score, design.n_score])
     for _ in range(repetitions):
         mine, outcomes = {}, {}
         for pool in pools:
-            drawn = rng.permutation(n_seeds)[: 2 * (n_tune + n_score)]
-            cuts = np.cumsum([n_tune, n_tune, n_score])
-            tune_a, tune_b, score_a, score_b = np.split(drawn, cuts)
-            slow = factor * float(np.exp(spread * rng.standard_normal()))
-            first, second = (slow, 1.0) if slow < 1 else (1.0, slow)
-            mine[pool.workload] = pool.outcome(tune_a, score_a, n_schedules, 1 / first if slow < 1 else 1.0)
-            outcomes[pool.workload] = {
-                **pool.others, "adam": pool.outcome(tune_b, score_b, n_schedules, second),
-            }  # fmt: skip
+            tune_a, tune_b, score_a, score_b, _ = np.split(rng.permutation(n_seeds), cuts)
+            slower = design.factor * float(np.exp(design.spread * rng.standard_normal()))
+            first, second = max(1.0, 1 / slower), max(1.0, slower)
+            score_b = score_a if design.paired else score_b
+            mine[pool.workload] = pool.outcome(tune_a, score_a, n_schedules, first)
+            copy = pool.outcome(tune_b, score_b, n_schedules, second)
+            outcomes[pool.workload] = {**pool.others, "adam": copy}
         speedups = with_targets(outcomes, "resampled").speedups(mine, "adam")
         found = summarize(speedups)
         if found.speedup is None or found.ci is None:
             continue
-        rows = [s for s in speedups.values() if len(seed_means(s)) > 1]
-        single = [interval(s) for s in rows]
-        adjusted = holm([p for s in rows if (p := p_value(seed_means(s))) is not None])
+        rows = [seed_means(s) for s in speedups.values()]
+        rows = [row for row in rows if len(row) > 1]
+        single = [t_interval(row) for row in rows]
+        adjusted = holm([p for row in rows if (p := p_value(row)) is not None])
         yield Look(
-            found.speedup, found.ci, tuple(ci is not None and not ci[0] <= 1 <= ci[1] for ci in single),
-            sum(p <= 0.05 for p in adjusted),
-        )  # fmt: skip
+            found.speedup,
+            found.ci,
+            tuple(ci is not None and not ci[0] <= 0 <= ci[1] for ci in single),
+            tuple((p, abs(float(row.mean()))) for p, row in zip(adjusted, rows, strict=True)),
+        )
 
 
 def judged(found: Sequence[Look]) -> dict[str, Any]:
@@ -289,60 +312,53 @@ def judged(found: Sequence[Look]) -> dict[str, Any]:
         "speedup_median": float(np.median([f.speedup for f in found])),
         "ci_width_median": float(np.median([np.log(f.ci[1] / f.ci[0]) for f in found])),
         "one_workload_different": float(np.mean([v for f in found for v in f.single])),
-        "any_workload_after_holm": float(np.mean([f.n_significant > 0 for f in found])),
+        "any_workload_after_holm": float(np.mean([f.differs_somewhere() for f in found])),
+        "by_more_than": {
+            f"{margin:g}": float(np.mean([f.differs_somewhere(margin) for f in found]))
+            for margin in MARGINS
+        },
     }  # fmt: skip
 
 
 def copies(options: argparse.Namespace, factors: Sequence[float]) -> dict[str, Any]:
-    """Every factor under every protocol asked for, on each suite and on all of them together."""
+    """Every design asked for, on each suite and on all of them together."""
     plan = Plan(update_plane=fastest_plane(print))
     prepare_plane(plan.update_plane, print)
     workers = Workers(options.workers)
-    protocol = comparison_protocol(3)
-    pools = {
+    protocol = comparison_protocol(SEEDS)
+    places = {
         suite: [
-            make_pool(w, protocol, options.pool_seeds, options.out, workers, plan)
-            for w in load_suite(suite)
+            make_pool(w, protocol, options.pool_seeds, options.out, workers, plan) for w in load_suite(suite)
         ]
         for suite in options.suites
-    }  # fmt: skip
-    places = dict(pools)
-    if len(pools) > 1:
-        places[" + ".join(pools)] = [pool for each in pools.values() for pool in each]
+    }
+    if len(places) > 1:
+        places[" + ".join(places)] = [pool for each in places.values() for pool in each]
     rows = []
-    for name, chosen in places.items():
-        for n_tune in options.tune_seeds:
-            for n_score in options.score_seeds:
-                for spread in options.spread:
-                    for factor in factors:
-                        found = list(
-                            looks(
-                                chosen, factor, n_tune, n_score, len(protocol.schedules),
-                                options.repetitions, options.seed, spread,
-                            )
-                        )  # fmt: skip
-                        row = {
-                            "suite": name, "workloads": len(chosen), "tune_seeds": n_tune,
-                            "score_seeds": n_score, "spread": spread, "factor": factor, **judged(found),
-                        }  # fmt: skip
-                        print(json.dumps(row), file=sys.stderr)
-                        rows.append(row)
+    for name, n_tune, n_score, paired, spread, factor in product(
+        places, options.tune_seeds, options.score_seeds, options.paired, options.spread, factors
+    ):
+        design = Design(n_tune, n_score, factor, spread, paired == "paired")
+        found = judged(list(looks(places[name], design, options.repetitions, options.seed)))
+        rows.append({"suite": name, "workloads": len(places[name]), **asdict(design), **found})
+        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     return {"commit": commit(), "pool_seeds": options.pool_seeds, "rows": rows}
 
 
 def copies_table(record: Mapping[str, Any]) -> str:
     lines = [
-        "| workloads | tuning seeds | scoring seeds | spread | factor | better | worse "
+        "| workloads | tuning, scoring seeds | scored on | factor, spread | better | worse "
         "| different (upper 95 %) | width | one workload | any after Holm |",
-        "|---" * 11 + "|",
+        "|---" * 10 + "|",
     ]
     for row in record["rows"]:
         upper = f"{100 * row['different']:.1f} % ({100 * row['different_upper_95']:.1f})"
         lines.append(
-            f"| {row['suite']}, {row['workloads']} | {row['tune_seeds']} | {row['score_seeds']} "
-            f"| {row['spread']:g} | ×{row['factor']:g} | {100 * row['better']:.1f} % "
-            f"| {100 * row['worse']:.1f} % | {upper} | {row['ci_width_median']:.2f} "
-            f"| {100 * row['one_workload_different']:.1f} % | {100 * row['any_workload_after_holm']:.1f} % |"
+            f"| {row['suite']}, {row['workloads']} | {row['n_tune']}, {row['n_score']} "
+            f"| {'the same' if row['paired'] else 'others'} | ×{row['factor']:g}, {row['spread']:g} "
+            f"| {100 * row['better']:.1f} % | {100 * row['worse']:.1f} % | {upper} "
+            f"| {row['ci_width_median']:.2f} | {100 * row['one_workload_different']:.1f} % "
+            f"| {100 * row['any_workload_after_holm']:.1f} % |"
         )
     return "\n".join(lines)
 
@@ -360,6 +376,7 @@ def main() -> int:
     parser.add_argument("--tune-seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--score-seeds", type=int, nargs="+", default=[3])
     parser.add_argument("--spread", type=float, nargs="+", default=[0.0], help="of the planted log factor")
+    parser.add_argument("--paired", choices=("disjoint", "paired"), nargs="+", default=["disjoint"])
     parser.add_argument("--pool-seeds", type=int, default=48)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("results/calibration"))

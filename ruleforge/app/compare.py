@@ -18,20 +18,22 @@ from ruleforge.core.known import known
 from ruleforge.core.text import RuleText
 from ruleforge.errors import InputError
 from ruleforge.evaluate.baselines import Baselines, tune_baselines
-from ruleforge.evaluate.evaluator import COMPARE_SEED, Outcome, Protocol, evaluate
+from ruleforge.evaluate.evaluator import COMPARE_SEED, TUNE_SEED, Outcome, Protocol, evaluate
 from ruleforge.evaluate.lanes import Plan
 from ruleforge.evaluate.statistics import Summary, interval, summarize
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import Workload, load_suite, load_workload
 
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "cosine", "warmup_cosine")
 SEEDS = 3
+TUNING_SEEDS = 3  # with one, chance picks the learning rate: intervals are twice as wide
 
 
 def comparison_protocol(seeds: int) -> Protocol:
-    """The whole grid, widened, on seeds that no search uses."""
+    """The whole grid, widened, on three tuning seeds; scored on seeds that no search uses."""
     scored = tuple(COMPARE_SEED + k for k in range(seeds))
-    return Protocol(default_grid(), SCHEDULES, score_seeds=scored, widen=True)
+    tuned = tuple(TUNE_SEED + k for k in range(TUNING_SEEDS))
+    return Protocol(default_grid(), SCHEDULES, score_seeds=scored, tune_seeds=tuned, widen=True)
 
 
 def compare_rules(
