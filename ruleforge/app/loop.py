@@ -76,7 +76,7 @@ class SearchRun:
         self.progress.start(limits.generations, limits.budget_s)
         while not self._is_over():
             began = time.monotonic()
-            self._one_generation()
+            self.one_generation()
             self.slowest_s = max(self.slowest_s, time.monotonic() - began)
 
     def _is_over(self) -> bool:
@@ -107,7 +107,7 @@ class SearchRun:
     def n_trained(self) -> int:
         return sum(known.rung >= 0 for known in self.candidates.values())
 
-    def _one_generation(self) -> None:
+    def one_generation(self) -> None:
         clock = _Clock()
         asked, verdicts = self._ask()
         clock.lap("admit")
