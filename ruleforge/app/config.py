@@ -7,7 +7,6 @@ remedy, all faults of a config in one message. What the keys mean is the busines
 from __future__ import annotations
 
 import copy
-import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -290,7 +289,3 @@ def _tidied(part: Any) -> Any:
         del out["anyOf"]
         out = {**(rest[0] if len(rest) == 1 else {"anyOf": rest}), **out}
     return out
-
-
-if __name__ == "__main__":  # python -m ruleforge.app.config > docs/search_config.schema.json
-    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))

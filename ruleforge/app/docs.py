@@ -6,16 +6,20 @@ written by hand and left alone. `--check` writes nothing and fails where a part 
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ruleforge.app import rules_page
+from ruleforge.app.config import json_schema
 from ruleforge.core import parser, rule
 from ruleforge.core.ops import OPS, RESERVED, TERMINALS, Kind, Op
 from ruleforge.errors import InputError, RuleforgeError
+from ruleforge.search.grammar import grammar_schema
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "language.md"
+_FOLDER = Path(__file__).resolve().parents[2] / "docs"
+PAGE = _FOLDER / "language.md"
 _BEGIN, _END = "<!-- generated: {} -->", "<!-- end -->"
 _TITLES: dict[Kind, str] = {
     "elementwise": "Elementwise",
@@ -139,13 +143,24 @@ def main(arguments: list[str]) -> int:
         return 2
     if arguments == ["--check"]:
         old = [*([PAGE] if made != page else []), *([] if rules_page.is_current() else [rules_page.PAGE])]
+        old += [path for path, text in schemas().items() if path.read_text(encoding="utf-8") != text]
         for each in old:
             print(f"{each} is out of date; run `make docs`", file=sys.stderr)
         return int(bool(old))
     PAGE.write_text(made, encoding="utf-8")
     rules_page.write()
-    print(f"wrote {PAGE} and {rules_page.PAGE}")
+    for path, text in schemas().items():
+        path.write_text(text, encoding="utf-8")
+    print(f"wrote {', '.join(map(str, (PAGE, rules_page.PAGE, *schemas())))}")
     return 0
+
+
+def schemas() -> dict[Path, str]:
+    """The JSON Schemas that editors read: of a search config and of a grammar."""
+    parts = {"search_config.schema.json": json_schema(), "grammar.schema.json": grammar_schema()}
+    return {
+        _FOLDER / name: json.dumps(part, indent=2, ensure_ascii=False) + "\n" for name, part in parts.items()
+    }
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 Finalists are the best candidates of the full rung. They and the baselines are tuned again, alike,
 and scored on seeds that no choice has seen, on the search suite and on the validation suite. The
-champion is the finalist with the best geometric mean over the workloads of both; so its figures are
-the best of a few, and the unbiased look is `ruleforge compare RUN --suite held_out`.
+champion is the finalist with the best geometric mean over the workloads of both, in the final and in the
+second look that chose the finalists (`confirming`); so its figures are the best of a few, and the unbiased
+look is `ruleforge compare RUN --suite held_out`.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Finalist:
         known_as: its name, if it has one.
         outcomes: workload name → outcome, on fresh seeds.
         search, validation: standing against the three references.
+        second_look: geometric mean of the speed-up over the oracle when the finalists were chosen, and
+            how many seeds it is worth beside the final's; None where they were not looked at again.
     """
 
     id: int
@@ -56,6 +59,15 @@ class Finalist:
     outcomes: Mapping[str, Outcome]
     search: Mapping[str, Summary]
     validation: Mapping[str, Summary]
+    second_look: tuple[float, float] | None = None
+
+    @property
+    def standing(self) -> float:
+        """What the champion is chosen by: the final and the second look, each counting by its seeds."""
+        if self.second_look is None or self.merit <= 0 or self.second_look[0] <= 0:
+            return self.merit
+        value, share = self.second_look
+        return math.exp((math.log(self.merit) + share * math.log(value)) / (1 + share))
 
     @property
     def merit(self) -> float:
@@ -75,6 +87,7 @@ class Finalist:
             "known_as": str(self.known_as),
             "speedup": {"search": standing_json(self.search), "validation": standing_json(self.validation)},
             "workloads": {name: _outcome_json(outcome) for name, outcome in self.outcomes.items()},
+            "second_look": self.second_look[0] if self.second_look else None,
         }
 
 
@@ -102,6 +115,7 @@ def run_final(
     workers: Workers,
     phase: Phase,
     say: Callable[[str], None],
+    second_looks: Mapping[int, tuple[float, float]] | None = None,
 ) -> tuple[list[Finalist], Baselines]:
     """Tune and score finalists and baselines on fresh seeds.
 
@@ -112,6 +126,7 @@ def run_final(
         protocol, plan, workers: the same for both.
         phase: told the progress.
         say: told what is computed.
+        second_looks: candidate number → `Finalist.second_look`.
 
     Returns:
         Finalists, best first, and the tuned baselines.
@@ -132,9 +147,10 @@ def run_final(
             Finalist(
                 number, parse(text), known_as, outcomes,
                 _standing(tuned, outcomes, suites.search), _standing(tuned, outcomes, suites.validation),
+                (second_looks or {}).get(number),
             )
         )  # fmt: skip
-    finalists.sort(key=lambda f: (-f.merit, f.rule.rule.nodes, f.id))
+    finalists.sort(key=lambda f: (-f.standing, f.rule.rule.nodes, f.id))
     return finalists, tuned
 
 

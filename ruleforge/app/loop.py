@@ -1,4 +1,4 @@
-"""The search loop: ask → admit → climb → tell → commit, one generation at a time.
+"""The search loop: ask → admit → climb → tell → look → commit, one generation at a time.
 
 A generation is one transaction. Everything that a later one depends on is in the run folder, so
 `restore` makes a resumed run the same run. Opening and ending a run is `run`'s business.
@@ -7,19 +7,23 @@ A generation is one transaction. Everything that a later one depends on is in th
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ruleforge.app.config import load_validation_workloads
+from ruleforge.app.confirming import Confirmed, confirm_protocol
 from ruleforge.app.identity import form_key
 from ruleforge.app.progress import Progress
 from ruleforge.app.ranking import SPEEDUP, front_of
 from ruleforge.app.schema import Config
 from ruleforge.app.setup import LANE_STEPS_PER_S, final_protocol
+from ruleforge.app.watching import Look, Watch
 from ruleforge.core.rule import Rule
 from ruleforge.core.text import parse
+from ruleforge.evaluate.evaluator import Outcome
 from ruleforge.evaluate.funnel import Funnel, RungResult, Verdict, standing_value
 from ruleforge.evaluate.lanes import sample_steps
 from ruleforge.records import (
@@ -27,16 +31,18 @@ from ruleforge.records import (
     EvaluationRow,
     FitnessRow,
     GenerationRow,
+    Json,
     ParentRow,
     TimingRow,
     finite_or_none,
 )
-from ruleforge.search.genome import to_text
-from ruleforge.search.strategies import Proposal, Strategy, Told
+from ruleforge.search.genome import from_text, to_text
+from ruleforge.search.strategies import Individual, Proposal, Strategy, Told
 from ruleforge.store import Store
 from ruleforge.tasks import Workload
 
 ASK_FACTOR = 4
+ALIKE = 3  # contenders of one form: which constants are best is a question of noise too
 NAMING_S = 10.0
 EAGER_COST = 4  # what a lane-step costs op by op, where others are compiled
 
@@ -49,6 +55,7 @@ class _Known:
     nodes: int
     value: float = 0.0
     rung: int = -1
+    objectives: tuple[float, ...] = ()
 
 
 @dataclass
@@ -61,6 +68,7 @@ class SearchRun:
     workloads: tuple[Workload, ...]
     funnel: Funnel
     strategy: Strategy
+    watch: Watch | None = None
     candidates: dict[int, _Known] = field(default_factory=dict)
     next_id: int = 0
     generation: int = 0
@@ -81,6 +89,8 @@ class SearchRun:
 
     def _is_over(self) -> bool:
         limits = self.config.search
+        if self.watch is not None and self.watch.is_stopped:
+            return True
         if limits.generations is not None and self.generation >= limits.generations:
             return True
         if limits.evaluations is not None and self.n_trained() >= limits.evaluations:
@@ -91,17 +101,19 @@ class SearchRun:
         return time.monotonic() - self.started + self.slowest_s + reserve > limits.budget_s
 
     def _final_s(self) -> float:
-        """Seconds that the final will take, at the pace of training so far, with time to simplify and name.
+        """Seconds that the end will take at the pace of training so far: the second look at the best, the
+        final, and time to simplify and name.
 
         What comes once, such as compiling the kernel, is no part of the pace.
         """
         pace = max(self.funnel.counts["lane_steps"] / max(1e-9, self.training_s), LANE_STEPS_PER_S / 10)
-        protocol = final_protocol(self.config)
-        lanes = protocol.n_lanes
+        search = self.config.search
+        again = confirm_protocol(self.config, self.workloads).n_lanes
+        lanes = search.finalists * final_protocol(self.config).n_lanes + search.confirm * again
         places = {w.name: w.steps for w in (*self.workloads, *load_validation_workloads(self.config))}
         compiled = self.funnel.plan.compiled
         slower = {name: EAGER_COST if compiled and name not in compiled else 1 for name in places}
-        work = self.config.search.finalists * lanes * sum(slower[w] * n for w, n in places.items())
+        work = lanes * sum(slower[w] * n for w, n in places.items())
         return NAMING_S + work / pace
 
     def n_trained(self) -> int:
@@ -124,13 +136,43 @@ class SearchRun:
             objectives = self._objectives(asked[number].rule, results) if results else None
             self.candidates[number] = _Known(
                 verdict.text, asked[number].rule.nodes, standing_value(results, len(self.funnel.rungs)),
-                results[-1].rung if results else -1,
+                results[-1].rung if results else -1, objectives or (),
             )  # fmt: skip
             told.append(Told(asked[number], number, objectives))
         self.strategy.tell(told)
         clock.lap("select")
-        self._commit(asked, verdicts, climbed, clock)
+        looked_at = self._look()
+        clock.lap("validate")
+        self._commit(asked, verdicts, climbed, looked_at, clock)
         self.generation += 1
+
+    def _look(self) -> dict[int, dict[str, Outcome]]:
+        """What those did on the validation suite that are seen there for the first time."""
+        watch = self.watch
+        if watch is None or not watch.is_due(self.generation):
+            return {}
+        leaders = self.best_forms([person.id for person in self.strategy.population], watch.top)
+        if not leaders:
+            return {}
+        before = self.generation + 1
+        outcomes = watch.look(
+            self.generation, {n: (self.candidates[n].text, self.candidates[n].value) for n in leaders},
+            lambda k, total: self.progress.phase(f"generation {before}, training for validation", k, total),
+        )  # fmt: skip
+        self._act(watch)
+        return outcomes
+
+    def _act(self, watch: Watch) -> None:
+        """Tell of the last look, and do what it decided."""
+        look = watch.looks[-1]
+        self.progress.message(look_line(look))
+        if look.action not in ("restart", "reparameterize"):
+            return
+        people = [
+            Individual(n, from_text(self.store.candidate(n).genome), self.candidates[n].objectives)
+            for n in watch.best_validated()
+        ]
+        (self.strategy.restart if look.action == "restart" else self.strategy.refocus)(people)
 
     def _ask(self) -> tuple[dict[int, Proposal], dict[int, Verdict]]:
         """Proposals until a population's worth of them is worth training."""
@@ -173,6 +215,7 @@ class SearchRun:
         asked: Mapping[int, Proposal],
         verdicts: Mapping[int, Verdict],
         climbed: Mapping[int, tuple[RungResult, ...]],
+        looked_at: Mapping[int, Mapping[str, Outcome]],
         clock: _Clock,
     ) -> None:
         candidates, parents, evaluations, fitness = [], [], [], []
@@ -190,16 +233,28 @@ class SearchRun:
             )  # fmt: skip
             parents += [ParentRow(number, parent, k) for k, parent in enumerate(proposal.parents)]
             for result in climbed.get(number, ()):
-                evaluations += _evaluation_rows(number, result)
+                evaluations += evaluation_rows(number, result.rung, result.outcomes, result.speedups)
                 fitness.append(FitnessRow(number, result.rung, SPEEDUP, result.speedup))
+            if known.rung >= 0:
+                fitness += [
+                    FitnessRow(number, known.rung, name, finite_or_none(value))
+                    for name, value in zip(self.config.fitness_names, known.objectives, strict=True)
+                ]
+        for number, outcomes in looked_at.items():
+            speedups = self.watch.speedups(outcomes) if self.watch else {}
+            evaluations += evaluation_rows(number, self.validation_rung, outcomes, speedups)
         best = self._best()
+        shown: Json = {"id": best, "value": self.candidates[best].value} if best is not None else None
+        looks = self.watch.looks if self.watch else []
+        if shown is not None and looks and looks[-1].generation == self.generation:
+            shown["look"] = looks[-1].record()
         row = GenerationRow(
             n=self.generation,
             population=tuple(person.id for person in self.strategy.population),
             rng={"seed": self.config.seed, "next_id": self.next_id},
             strategy=self.strategy.state(),
             funnel=dict(self.funnel.counts),
-            best={"id": best, "value": self.candidates[best].value} if best is not None else None,
+            best=shown,
         )
         timings = [TimingRow(self.generation, name, wall_s) for name, wall_s in clock.laps.items()]
         self.store.commit_generation(row, candidates, parents, evaluations, fitness, timings)
@@ -225,22 +280,57 @@ class SearchRun:
         full.sort(key=lambda n: (-self.candidates[n].value, self.candidates[n].nodes, n))
         return front_of((n, self.candidates[n].nodes) for n in full)
 
-    def finalists(self) -> dict[int, str]:
-        """The best of the full rung, one a form: half by speed-up alone, then the front's, then the rest.
+    @property
+    def validation_rung(self) -> int:
+        """The rung under which looks at the validation suite are stored: above the full one."""
+        return len(self.funnel.rungs)
 
-        Rules that differ in constants alone are one form, and its best stands for all: eight Adams
-        with eight values of eps would leave no room for anything else.
+    def best_forms(
+        self, among: Iterable[int] | None = None, count: int | None = None, alike: int = 1
+    ) -> list[int]:
+        """The best of the full rung by the search's own fitness, at most `alike` of a form.
+
+        Rules that differ in constants alone are one form: eight Adams with eight values of eps would
+        leave no room for anything else.
         """
-        full = [n for n, known in self.candidates.items() if known.rung == len(self.funnel.rungs) - 1]
+        numbers = self.candidates if among is None else among
+        full = [n for n in numbers if self.candidates[n].rung == len(self.funnel.rungs) - 1]
         full.sort(key=lambda n: (-self.candidates[n].value, self.candidates[n].nodes, n))
-        forms: dict[str, int] = {}
+        forms: Counter[str] = Counter()
+        chosen: list[int] = []
         for n in full:
-            forms.setdefault(form_key(parse(self.candidates[n].text).rule), n)
-        by_value = list(forms.values())
+            if count is not None and len(chosen) == count:
+                break
+            key = self._form(n)
+            forms[key] += 1
+            if forms[key] <= alike:
+                chosen.append(n)
+        return chosen
+
+    def _form(self, number: int) -> str:
+        return form_key(parse(self.candidates[number].text).rule)
+
+    def finalists(self) -> dict[int, str]:
+        """Half by speed-up alone, then the front's, then the rest; one a form."""
+        by_value = self.best_forms()
         count = self.config.search.finalists
         front = [n for n in self.front() if n in by_value]
         chosen = dict.fromkeys([*by_value[: (count + 1) // 2], *front, *by_value])
-        return {n: self.candidates[n].text for n in list(chosen)[:count]}
+        return self.texts(list(chosen)[:count])
+
+    def confirmed_finalists(self, confirmed: Sequence[Confirmed]) -> dict[int, str]:
+        """The best of a second look, one a form."""
+        forms: dict[str, int] = {}
+        for each in confirmed:
+            forms.setdefault(self._form(each.id), each.id)
+        return self.texts(list(forms.values())[: self.config.search.finalists])
+
+    def contenders(self, count: int) -> dict[int, str]:
+        """Who is looked at again before the finalists are chosen: the best by value, a few of a form."""
+        return self.texts(self.best_forms(count=count, alike=ALIKE))
+
+    def texts(self, numbers: Iterable[int]) -> dict[int, str]:
+        return {n: self.candidates[n].text for n in numbers}
 
     def restore(self) -> None:
         """Take up the run where its last generation left it."""
@@ -251,22 +341,40 @@ class SearchRun:
         for row in self.store.fitness(objective=SPEEDUP):
             if row.rung >= values.get(row.candidate, (-1, 0.0))[0]:
                 values[row.candidate] = (row.rung, row.value or 0.0)
-        n_rungs = len(self.funnel.rungs)
+        n_rungs, names = len(self.funnel.rungs), self.config.fitness_names
+        objectives = {
+            (row.candidate, row.objective): row.value or 0.0
+            for name in names
+            for row in self.store.fitness(objective=name)
+        }
         for candidate in self.store.candidates():
             fingerprint = json.loads(candidate.fingerprint) if candidate.fingerprint else ()
             known_to_behave = fingerprint if candidate.status == "trained" else ()
             self.funnel.remember(candidate.id, candidate.full_key, known_to_behave)
             rung, speedup = values.get(candidate.id, (-1, 0.0))
             value = standing_value((RungResult(rung, {}, {}, speedup),), n_rungs) if rung >= 0 else 0.0
-            self.candidates[candidate.id] = _Known(candidate.text, candidate.nodes, value, rung)
+            told = tuple(objectives.get((candidate.id, name), 0.0) for name in names) if rung >= 0 else ()
+            self.candidates[candidate.id] = _Known(candidate.text, candidate.nodes, value, rung, told)
         self.funnel.counts = Counter(last.funnel)
         self.next_id = int(last.rng["next_id"])
         self.generation = last.n + 1
         self.strategy.restore(last.strategy)
+        if self.watch is not None:
+            self._restore_watch(self.watch)
         timings = self.store.timings()
         self.training_s = sum(row.wall_s for row in timings if row.phase == "train")
         spent = sum(row.wall_s for row in timings)
         self.started -= spent
+
+    def _restore_watch(self, watch: Watch) -> None:
+        seen: dict[int, dict[str, float | None]] = {}
+        for row in self.store.evaluations(rung=self.validation_rung):
+            seen.setdefault(row.candidate, {})[row.workload] = row.speedup["vs_oracle"]
+        for number, speedups in seen.items():
+            watch.remember(number, speedups)
+        for generation in self.store.generations():
+            if generation.best and "look" in generation.best:
+                watch.add(Look.from_record(generation.best["look"]))
 
 
 class _Clock:
@@ -287,18 +395,36 @@ def funnel_counts(counts: Mapping[str, int], n_rungs: int) -> dict[str, int]:
     return {names.get(stage, stage): int(counts.get(stage, 0)) for stage in stages}
 
 
-def _evaluation_rows(number: int, result: RungResult) -> list[EvaluationRow]:
+def look_line(look: Look) -> str:
+    """A look in words, for the log."""
+    done = {
+        "restart": "the search restarts from the best validated rules",
+        "reparameterize": "the best validated rule gets other constants",
+        "stop": "the search stops",
+    }
+    fallen = f"; it falls while fitness rises: {done[look.action]}" if look.action in done else ""
+    where = f"×{math.exp(look.mean):.3f}" if look.validation else "nothing comparable"
+    return (
+        f"validation: the best {len(look.leaders)} alive stand at {where} over the oracle, "
+        f"×{math.exp(look.search):.3f} where they are trained{fallen}"
+    )
+
+
+def evaluation_rows(
+    number: int, rung: int, outcomes: Mapping[str, Outcome], speedups: Mapping[str, float | None]
+) -> list[EvaluationRow]:
+    """A candidate's outcomes at one rung, a row a workload."""
     rows = []
-    for name, outcome in result.outcomes.items():
+    for name, outcome in outcomes.items():
         curve = outcome.curves[0] if outcome.curves else ()
         rows.append(
             EvaluationRow(
-                candidate=number, rung=result.rung, workload=name, steps=outcome.n_steps,
+                candidate=number, rung=rung, workload=name, steps=outcome.n_steps,
                 n_lanes=outcome.n_lanes, n_diverged=outcome.n_diverged, diverged_at=outcome.diverged_at,
                 best_lr=finite_or_none(outcome.lr),
                 best_schedule=outcome.setting.schedule if outcome.setting else None,
                 final_loss=finite_or_none(outcome.final_loss), metric=finite_or_none(outcome.metric),
-                speedup={"vs_oracle": result.speedups.get(name)}, losses=outcome.final_losses,
+                speedup={"vs_oracle": speedups.get(name)}, losses=outcome.final_losses,
                 curve=tuple(zip(sample_steps(outcome.n_steps), curve, strict=True)) if curve else (),
             )
         )  # fmt: skip

@@ -15,6 +15,7 @@ from typing import Any
 
 from ruleforge.app import resuming
 from ruleforge.app.config import load_validation_workloads, load_workloads, resolved_toml
+from ruleforge.app.confirming import confirm
 from ruleforge.app.finals import Suites, baselines_json, carries_over, run_final
 from ruleforge.app.loop import SearchRun, funnel_counts
 from ruleforge.app.progress import KeptProgress, Progress
@@ -32,6 +33,7 @@ from ruleforge.app.setup import (
     rung_protocols,
     search_strategy,
 )
+from ruleforge.app.watching import Watch, watch_plan, watch_protocol, watched_workloads
 from ruleforge.backends import prepare_plane
 from ruleforge.errors import RunError, StoreError
 from ruleforge.evaluate.baselines import (
@@ -48,6 +50,7 @@ from ruleforge.evaluate.wire import stamp
 from ruleforge.evaluate.workers import Workers
 from ruleforge.store import CHAMPION, FINISHED, Store
 from ruleforge.tasks import Workload
+from ruleforge.words import counted
 
 
 def run_search(
@@ -172,7 +175,8 @@ def _go(
         progress.message("one workload: nothing can be said about transfer")
     funnel = Funnel(rungs, make_limits(config), plan, pool, dedupe=config.search.dedupe)
     strategy = search_strategy(config)
-    run = SearchRun(config, store, progress, workloads, funnel, strategy, started=began)
+    watch = _make_watch(config, store, plan, pool, progress)
+    run = SearchRun(config, store, progress, workloads, funnel, strategy, watch, started=began)
     run.restore()
     run.search()
     report = _finish(run, began, tuned)
@@ -183,8 +187,8 @@ def _go(
 
 def _finish(run: SearchRun, began: float, tuned: list[Baselines]) -> dict[str, Any]:
     config, store, progress = run.config, run.store, run.progress
-    candidates = run.finalists()
     suites = Suites(run.workloads, load_validation_workloads(config))
+    candidates, second_looks = _choose_finalists(run, suites)
     report: dict[str, Any] = {
         "seed": config.seed,
         "generations": run.generation,
@@ -200,8 +204,10 @@ def _finish(run: SearchRun, began: float, tuned: list[Baselines]) -> dict[str, A
     progress.message(f"final: {len(candidates)} finalists on {', '.join(w.name for w in suites.all)}")
     finalists, final_baselines = run_final(
         candidates, baseline_rules(config), suites, final_protocol(config),
-        run.funnel.plan, run.funnel.workers, progress.phase, progress.message,
+        run.funnel.plan, run.funnel.workers, progress.phase, progress.message, second_looks,
     )  # fmt: skip
+    if run.watch is not None:
+        report["watch"] = run.watch.as_json()
     report["baselines"] = baselines_json(final_baselines, suites)
     report["reference"] = {
         "search": _best_single(final_baselines, suites.search),
@@ -235,6 +241,52 @@ def _finish(run: SearchRun, began: float, tuned: list[Baselines]) -> dict[str, A
         "peak_memory_mb": round(_peak_memory_mb(), 1),
         "phases_s": _seconds(store),
     }
+
+
+def _choose_finalists(
+    run: SearchRun, suites: Suites
+) -> tuple[dict[int, str], dict[int, tuple[float, float]]]:
+    """Who goes to the final, and what a second look said of them."""
+    search = run.config.search
+    if not search.confirm:
+        return run.finalists(), {}
+    contenders = run.contenders(search.confirm)
+    run.progress.message(f"second look: {counted(len(contenders), 'rule')} on fresh seeds")
+    confirmed = confirm(
+        contenders, run.config, suites, run.funnel.plan, run.funnel.workers, run.progress.phase,
+        run.progress.message,
+    )  # fmt: skip
+    run.store.put_result("second_look", [each.as_json() for each in confirmed])
+    share = search.confirm_seeds / run.config.training.score_seeds
+    return run.confirmed_finalists(confirmed), {each.id: (each.merit, share) for each in confirmed}
+
+
+def _make_watch(config: Config, store: Store, plan: Plan, pool: Workers, progress: Progress) -> Watch | None:
+    """The watch over the validation suite; its baselines are kept in the run, since they steer it."""
+    search = config.search
+    places = watched_workloads(config)
+    if not search.validate_every or not places:
+        return None
+    protocol, small = watch_protocol(config, places), watch_plan(plan)
+    kept = store.results().get("watch_baselines")
+    if kept is not None:
+        tuned = _baselines_from(kept)
+    else:
+        tuned = tune_baselines(
+            baseline_rules(config), places, protocol, small, pool, say=progress.message,
+            done=lambda k, n: progress.phase("tuning baselines", k, n),
+        )  # fmt: skip
+        store.put_result("watch_baselines", _baselines_record(tuned))
+    return Watch(
+        places,
+        protocol,
+        tuned,
+        small,
+        pool,
+        search.validate_every,
+        search.validate_top,
+        search.on_degradation,
+    )
 
 
 def _best_single(tuned: Baselines, places: Sequence[Workload]) -> str | None:

@@ -77,7 +77,20 @@ class Search(Table):
     seed_rules: Listed[RuleEntry] = ()
     """Rules in the first population: known rules, .rule files or run folders; [] is a cold start."""
     finalists: int = Field(default=8, ge=1, le=1000)
-    """Rules of the front and runners-up that are judged on the validation suite."""
+    """Rules that are judged on both suites at the end, beside the baselines."""
+    confirm: int = Field(default=32, ge=0, le=10_000)
+    """Rules of the full rung that are scored again on both suites before the finalists are chosen among them:
+    the best of many noisy scores is partly luck. 0 chooses the finalists by the search's own scores."""
+    confirm_seeds: int = Field(default=3, ge=1, le=1000)
+    """Seeds of that second look, on which nothing else was chosen."""
+    validate_every: int = Field(default=0, ge=0)
+    """Generations after which the best rules are tried on the validation suite; 0 waits for the end."""
+    validate_top: int = Field(default=4, ge=1, le=1000)
+    """How many of the best rules such a look takes, one of each form."""
+    on_degradation: Literal["restart", "reparameterize", "stop", "ignore"] = "restart"
+    """What to do when two looks in a row found the search's own fitness risen and validation fallen. restart:
+    go on from the best validated rules; reparameterize: try other constants in the best validated rule;
+    stop: end the search; ignore: only record it."""
     immigrants: float = Field(default=0.1, ge=0, le=1)
     """Share of each generation that is drawn afresh from the grammar."""
     crossover: float = Field(default=0.5, ge=0, le=1)
@@ -422,6 +435,11 @@ class Config(Table):
         """Objectives in use and their directions, in the order of `OBJECTIVES`."""
         chosen = self.weights if self.weights is not None else self.objectives
         return {name: way for name, way in OBJECTIVES.items() if getattr(chosen, name) is not None}
+
+    @property
+    def fitness_names(self) -> tuple[str, ...]:
+        """What a strategy is told of a candidate, in order: the Pareto axes, or the weighted sum."""
+        return ("weighted_sum",) if self.weights is not None else tuple(self.axes)
 
     @property
     def signed_weights(self) -> dict[str, float] | None:

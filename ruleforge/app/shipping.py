@@ -14,8 +14,10 @@ from tempfile import TemporaryDirectory
 
 from ruleforge.app.compare import SEEDS, comparison_protocol
 from ruleforge.app.config import load_config, load_validation_workloads, load_workloads
+from ruleforge.app.confirming import confirm_protocol
 from ruleforge.app.schema import DEFAULT_BASELINES
 from ruleforge.app.setup import baseline_rules, final_protocol, make_plan, rung_protocols
+from ruleforge.app.watching import watch_protocol, watched_workloads
 from ruleforge.backends import prepare_plane
 from ruleforge.core.known import known
 from ruleforge.core.text import RuleText
@@ -38,7 +40,13 @@ def shipped_tunings() -> Iterator[Tuning]:
         rules, plan, workloads = baseline_rules(config), make_plan(config, ()), load_workloads(config)
         for places, protocol, _ in rung_protocols(config, workloads):
             yield rules, places, protocol, plan
-        yield rules, (*workloads, *load_validation_workloads(config)), final_protocol(config), plan
+        both = (*workloads, *load_validation_workloads(config))
+        yield rules, both, final_protocol(config), plan
+        if config.search.confirm:
+            yield rules, both, confirm_protocol(config, workloads), plan
+        if config.search.validate_every:
+            watched = watched_workloads(config)
+            yield rules, watched, watch_protocol(config, watched), plan
     plan = make_plan(load_config(CONFIGS[0]), ())
     for suite in SUITES:
         rules = {name: known(name).rule for name in DEFAULT_BASELINES}

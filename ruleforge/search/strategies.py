@@ -20,11 +20,12 @@ from ruleforge.search.children import Child, child_rng, make_child, random_child
 from ruleforge.search.deap_bridge import rank_nsga2
 from ruleforge.search.genome import Genome, from_rule, from_text, to_rule, to_text
 from ruleforge.search.grammar_model import Grammar
-from ruleforge.search.variation import DEFAULT_WEIGHTS
+from ruleforge.search.variation import DEFAULT_WEIGHTS, constants
 from ruleforge.search.vocabulary import Rng, Vocabulary, draw_index
 from ruleforge.words import did_you_mean
 
 Direction = Literal["max", "min"]
+FOCUSED_SHARE = 0.5  # of the generation after `refocus`
 SEEDED_SHARE = 0.5  # of a first generation: variations of seeds; the rest is random
 STATE_VERSION = 1
 
@@ -118,6 +119,12 @@ class Strategy(Protocol):
     def tell(self, told: Sequence[Told]) -> None:
         """End the generation, with what became of its proposals, in any order."""
 
+    def restart(self, people: Sequence[Individual]) -> None:
+        """Go on from these alone."""
+
+    def refocus(self, people: Sequence[Individual]) -> None:
+        """Spend half of the next generation on other constants for the first of these that has some."""
+
     def state(self) -> dict[str, Any]:
         """All that `restore` needs, as JSON."""
 
@@ -146,6 +153,7 @@ class Nsga2:
         self._seeds = tuple((name, from_rule(rule)) for name, rule in setup.seeds)
         self._people: tuple[Individual, ...] = ()
         self._standing: tuple[tuple[int, float], ...] = ()
+        self._focus: tuple[Individual, ...] = ()
 
     # asking
 
@@ -159,7 +167,12 @@ class Nsga2:
         if generation == 0 and index < len(self._seeds):
             name, genome = self._seeds[index]
             return Proposal(generation, index, genome, to_rule(genome), (), f"seed:{name}")
-        child, parents = self._start(rng) if not self._people else self._breed(rng)
+        parents: tuple[int, ...]
+        if self._focus and index < self.setup.population * FOCUSED_SHARE:
+            parent = self._focus[index % len(self._focus)]
+            child, parents = self._moved(parent.genome, rng), (parent.id,)
+        else:
+            child, parents = self._start(rng) if not self._people else self._breed(rng)
         return Proposal(generation, index, child.genome, child.rule, parents, child.origin)
 
     def _start(self, rng: Rng) -> tuple[Child, tuple[int, ...]]:
@@ -188,6 +201,15 @@ class Nsga2:
             return child, ()
         return child, ((first.id, second.id) if child.origin == "crossover" else (first.id,))
 
+    def _moved(self, genome: Genome, rng: Rng, suffix: str = "") -> Child:
+        """The same formula with one to three constants moved."""
+        origin = "copy"
+        for _ in range(1 + draw_index(rng, 3)):
+            child = make_child(rng, self.vocabulary, genome, genome, {"constant": 1.0})
+            if child.origin == "constant":
+                genome, origin = child.genome, f"constant{suffix}"
+        return Child(genome, to_rule(genome), origin)
+
     def _parent(self, rng: Rng, size: int = 2) -> Individual:
         """The winner of a tournament: lower front, then less crowded, then the first drawn."""
         drawn = [draw_index(rng, len(self._people)) for _ in range(size)]
@@ -201,7 +223,17 @@ class Nsga2:
         Raises:
             ValueError: a tuple of objectives that has not one value for each direction.
         """
+        self._focus = ()
         self._settle(self._survivors(self._new(told)))
+
+    def restart(self, people: Sequence[Individual]) -> None:
+        """Go on from these alone."""
+        self._focus = ()
+        self._settle(tuple(people)[: self.setup.population])
+
+    def refocus(self, people: Sequence[Individual]) -> None:
+        """Spend half of the next generation on other constants for the first of these that has some."""
+        self._focus = tuple(person for person in people if constants(person.genome))[:1]
 
     def _new(self, told: Sequence[Told]) -> list[Individual]:
         """Individuals that are new by id and have finite objectives, in the order of asking."""
@@ -247,15 +279,13 @@ class Nsga2:
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs, as JSON."""
-        people = [
-            {"id": p.id, "genome": to_text(p.genome), "objectives": list(p.objectives)} for p in self._people
-        ]
-        return {
+        state: dict[str, Any] = {
             "strategy": self.name,
             "version": STATE_VERSION,
             "seed": self.setup.seed,
-            "population": people,
+            "population": [_record(person) for person in self._people],
         }
+        return {**state, "focus": [_record(person) for person in self._focus]} if self._focus else state
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a state.
@@ -269,16 +299,24 @@ class Nsga2:
                     f"the stored {key} is {state.get(key)!r}, this search has {own!r}",
                     hint="resume with the run's own config.toml",
                 )
-        try:
-            people = tuple(
-                Individual(
-                    int(row["id"]), from_text(row["genome"]), tuple(float(v) for v in row["objectives"])
-                )
-                for row in state["population"]
-            )
-        except (KeyError, TypeError, ValueError, RuleError) as error:
-            raise StoreError(f"the stored population cannot be read: {error}") from None
+        people = _people(state, "population")
+        self._focus = _people(state, "focus") if "focus" in state else ()
         self._settle(people)
+
+
+def _record(person: Individual) -> dict[str, Any]:
+    return {"id": person.id, "genome": to_text(person.genome), "objectives": list(person.objectives)}
+
+
+def _people(state: Mapping[str, Any], key: str) -> tuple[Individual, ...]:
+    """The individuals that a state holds under a key."""
+    try:
+        return tuple(
+            Individual(int(row["id"]), from_text(row["genome"]), tuple(float(v) for v in row["objectives"]))
+            for row in state[key]
+        )
+    except (KeyError, TypeError, ValueError, RuleError) as error:
+        raise StoreError(f"the stored {key} cannot be read: {error}") from None
 
 
 class RandomSearch(Nsga2):
@@ -311,14 +349,6 @@ class HyperOnly(Nsga2):
     def _breed(self, rng: Rng) -> tuple[Child, tuple[int, ...]]:
         parent = self._parent(rng)
         return self._moved(parent.genome, rng), (parent.id,)
-
-    def _moved(self, genome: Genome, rng: Rng, suffix: str = "") -> Child:
-        origin = "copy"
-        for _ in range(1 + draw_index(rng, 3)):
-            child = make_child(rng, self.vocabulary, genome, genome, {"constant": 1.0})
-            if child.origin == "constant":
-                genome, origin = child.genome, f"constant{suffix}"
-        return Child(genome, to_rule(genome), origin)
 
 
 class Aging(Nsga2):

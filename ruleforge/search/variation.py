@@ -147,12 +147,17 @@ def node(rng: Rng, vocabulary: Vocabulary, first: Genome, second: Genome) -> Gen
 
 def constant(rng: Rng, vocabulary: Vocabulary, first: Genome, second: Genome) -> Genome | None:
     """One constant moves on its own scale."""
-    place = _pick(rng, first, lambda item, _: isinstance(item, bridge.Const) and item.value != 0)
-    if place is None:
+    places = constants(first)
+    if not places:
         return None
-    i, j, _ = place
+    i, j, _ = places[draw_index(rng, len(places))]
     moved = vocabulary.step(rng, first.lines[i].tree[j])
     return None if moved is None else _with_tree(first, i, bridge.replaced(first.lines[i].tree, j, [moved]))
+
+
+def constants(genome: Genome) -> list[tuple[int, int, Type]]:
+    """Line, index and type of the constants that can be moved."""
+    return _positions(genome, lambda item, _: isinstance(item, bridge.Const) and item.value != 0)
 
 
 def hoist(rng: Rng, vocabulary: Vocabulary, first: Genome, second: Genome) -> Genome | None:

@@ -362,9 +362,7 @@ def test_the_control_differs_in_strategy_alone() -> None:
 
 def test_the_published_schema_is_current(project_root: Path) -> None:
     published = json.loads((project_root / "docs" / "search_config.schema.json").read_text(encoding="utf-8"))
-    assert published == json_schema(), (
-        "regenerate it: python -m ruleforge.app.config > docs/search_config.schema.json"
-    )
+    assert published == json_schema(), "regenerate it: make docs"
 
 
 def test_the_schema_documents_every_key() -> None:

@@ -1,0 +1,93 @@
+"""A second look at the best of a search, before the finalists are chosen.
+
+The largest of many noisy scores is partly luck: the search has seen thousands of rules on a seed or two.
+So its best are scored again, on seeds that chose nothing, on the search suite and on the validation
+suite, and the finalists are the best of that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from ruleforge.app.finals import Suites
+from ruleforge.app.schema import Config
+from ruleforge.app.setup import baseline_rules, rung_protocols
+from ruleforge.evaluate.baselines import tune_baselines
+from ruleforge.evaluate.evaluator import Protocol, evaluate
+from ruleforge.evaluate.lanes import Plan
+from ruleforge.evaluate.workers import Workers
+from ruleforge.tasks import Workload
+
+CONFIRM_SEED: Final = 6000
+
+Phase = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A contender and what the second look said.
+
+    Attributes:
+        id: candidate number.
+        speedups: workload → speed-up over the oracle; None where nothing could be compared.
+    """
+
+    id: int
+    speedups: Mapping[str, float | None]
+
+    @property
+    def merit(self) -> float:
+        """Geometric mean over the workloads of both suites, all alike; as `Finalist.merit`."""
+        logs = [math.log(value) for value in self.speedups.values() if value]
+        return math.exp(math.fsum(logs) / len(logs)) if logs else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        return {"id": self.id, "merit": self.merit, "workloads": dict(self.speedups)}
+
+
+def confirm_protocol(config: Config, workloads: Sequence[Workload]) -> Protocol:
+    """The full rung's way of tuning, on seeds of its own."""
+    full = rung_protocols(config, workloads)[-1][1]
+    seeds = tuple(CONFIRM_SEED + k for k in range(config.search.confirm_seeds))
+    return replace(full, score_seeds=seeds)
+
+
+def confirm(
+    contenders: Mapping[int, str],
+    config: Config,
+    suites: Suites,
+    plan: Plan,
+    workers: Workers,
+    phase: Phase,
+    say: Callable[[str], None],
+) -> list[Confirmed]:
+    """Score contenders on fresh seeds.
+
+    Args:
+        contenders: candidate number → rule text.
+        config: of the search.
+        suites: where.
+        plan, workers: as for training.
+        phase: told the progress.
+        say: told what is computed.
+
+    Returns:
+        All of them, best first; equals in the order given.
+    """
+    protocol = confirm_protocol(config, suites.search)
+    tuned = tune_baselines(
+        baseline_rules(config), suites.all, protocol, plan, workers, say=say,
+        done=lambda k, n: phase("tuning baselines", k, n),
+    )  # fmt: skip
+    rows = evaluate(
+        list(contenders.values()), suites.all, protocol, plan, workers,
+        lambda k, n: phase("scoring contenders again", k, n),
+    )  # fmt: skip
+    found = []
+    for number, row in zip(contenders, rows, strict=True):
+        speedups = tuned.speedups({outcome.workload: outcome for outcome in row}, "oracle")
+        found.append(Confirmed(number, {w: s.value for w, s in speedups.items()}))
+    return sorted(found, key=lambda each: -each.merit)

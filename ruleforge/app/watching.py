@@ -1,0 +1,230 @@
+"""Meta-validation: while a search goes on, do the rules that it likes do well where it does not train?
+
+Every few generations the best rules alive are scored on the validation suite, on seeds of their own. A
+look is compared with the best earlier one, workload by workload on the same seeds. Looks decide what the
+search does next, so what they found is stored with the generation, and a resumed run decides the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean, stdev
+from typing import Any, Final, Self
+
+from ruleforge.app.config import load_validation_workloads
+from ruleforge.app.schema import Config
+from ruleforge.app.setup import rung_protocols
+from ruleforge.evaluate.baselines import Baselines
+from ruleforge.evaluate.evaluator import Outcome, Protocol, evaluate
+from ruleforge.evaluate.lanes import Plan
+from ruleforge.evaluate.workers import Workers
+from ruleforge.records import finite_or_none
+from ruleforge.tasks import Workload
+
+WATCH_SEED: Final = 5000
+WATCH_SEEDS: Final = 2
+PATIENCE: Final = 2
+# Quantiles of Student's t at 95 %, by degrees of freedom; the normal distribution's beyond them.
+_T95: Final = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812)
+_Z95: Final = 1.645
+ONE_WORKLOAD_MARGIN: Final = math.log(1.1)
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at the validation suite.
+
+    Attributes:
+        generation: at whose end.
+        leaders: the best rules alive then, by the search's own fitness, best first.
+        search: mean log of that fitness over the leaders.
+        validation: workload → mean log speed-up over the oracle over the leaders.
+        action: what was done because of it, or "".
+    """
+
+    generation: int
+    leaders: tuple[int, ...]
+    search: float
+    validation: Mapping[str, float]
+    action: str = ""
+
+    @property
+    def mean(self) -> float:
+        """Mean log speed-up over the workloads."""
+        return fmean(self.validation.values()) if self.validation else -math.inf
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "generation": self.generation,
+            "leaders": list(self.leaders),
+            "search": math.exp(self.search),
+            "validation": math.exp(self.mean) if self.validation else None,
+            "workloads": {name: math.exp(value) for name, value in self.validation.items()},
+            "action": self.action,
+        }
+
+    def record(self) -> dict[str, Any]:
+        """What `from_record` reads back exactly."""
+        return {**self.as_json(), "logs": [self.search, dict(self.validation)]}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        search, validation = record["logs"]
+        return cls(
+            int(record["generation"]), tuple(record["leaders"]), float(search), validation, record["action"]
+        )
+
+
+def best_look(looks: Sequence[Look]) -> Look:
+    """The one with the best validation, the first of equals."""
+    return max(looks, key=lambda look: (look.mean, -look.generation))
+
+
+def is_degrading(looks: Sequence[Look]) -> bool:
+    """Whether validation falls while the search's own fitness rises.
+
+    That is so when the last two looks both found a better search fitness than the best validated look
+    before them, and a worse validation: the upper end of a one-sided 95 % t interval over the workloads'
+    differences lies below zero. The seeds are the same each time, so differences are paired. With one
+    workload there is no interval, and a loss of 10 % is asked for. Two looks in a row, because the best of
+    several looks was lucky as well as good.
+    """
+    if len(looks) <= PATIENCE:
+        return False
+    best = best_look(looks[:-PATIENCE])
+    return all(look.search > best.search and _is_worse(look, best) for look in looks[-PATIENCE:])
+
+
+def _is_worse(look: Look, best: Look) -> bool:
+    gaps = [look.validation[w] - best.validation[w] for w in look.validation if w in best.validation]
+    if not gaps:
+        return False
+    if len(gaps) == 1:
+        return gaps[0] < -ONE_WORKLOAD_MARGIN
+    quantile = _T95[len(gaps) - 2] if len(gaps) - 2 < len(_T95) else _Z95
+    return fmean(gaps) + quantile * stdev(gaps) / math.sqrt(len(gaps)) < 0
+
+
+@dataclass
+class Watch:
+    """Looks so far, and what is needed for the next.
+
+    Attributes:
+        workloads: the validation suite, without what the search trains on.
+        protocol: candidates and baselines alike.
+        baselines: tuned under it.
+        plan, workers: as for training; chunks are those that score, since few rules look at a time.
+        every, top: generations between two looks, and rules that each takes.
+        policy: what to do on degradation.
+        seen: candidate → workload → log speed-up over the oracle; a rule is looked at once.
+        looks: all so far.
+        since: how many of them lie before the last action, and count no more.
+    """
+
+    workloads: tuple[Workload, ...]
+    protocol: Protocol
+    baselines: Baselines
+    plan: Plan
+    workers: Workers
+    every: int
+    top: int
+    policy: str
+    seen: dict[int, dict[str, float]] = field(default_factory=dict)
+    looks: list[Look] = field(default_factory=list)
+    since: int = 0
+
+    def is_due(self, generation: int) -> bool:
+        """Whether there is a look at the end of this generation."""
+        return (generation + 1) % self.every == 0
+
+    @property
+    def is_stopped(self) -> bool:
+        return bool(self.looks) and self.looks[-1].action == "stop"
+
+    def look(
+        self,
+        generation: int,
+        leaders: Mapping[int, tuple[str, float]],
+        done: Callable[[int, int], None] = lambda finished, total: None,
+    ) -> dict[int, dict[str, Outcome]]:
+        """Score the leaders that were not looked at before, and decide.
+
+        Args:
+            generation: at whose end.
+            leaders: candidate → text and search fitness, best first.
+            done: told the progress.
+
+        Returns:
+            Outcomes by workload of those that were scored now.
+        """
+        fresh = [n for n in leaders if n not in self.seen]
+        rows = evaluate(
+            [leaders[n][0] for n in fresh], self.workloads, self.protocol, self.plan, self.workers, done
+        )
+        found = {n: {o.workload: o for o in row} for n, row in zip(fresh, rows, strict=True)}
+        for number, outcomes in found.items():
+            self.remember(number, self.speedups(outcomes))
+        means = {
+            w: fmean(known)
+            for w in self.baselines.usable()
+            if (known := [self.seen[n][w] for n in leaders if w in self.seen[n]])
+        }
+        logs = [math.log(value) for _, value in leaders.values() if value > 0]
+        self.add(Look(generation, tuple(leaders), fmean(logs) if logs else -1e300, means))
+        if self.policy != "ignore" and is_degrading(self.looks[self.since :]):
+            self.looks[-1] = replace(self.looks[-1], action=self.policy)
+            self.since = len(self.looks)
+        return found
+
+    def speedups(self, outcomes: Mapping[str, Outcome]) -> dict[str, float | None]:
+        """Speed-up over the oracle by workload."""
+        return {w: s.value for w, s in self.baselines.speedups(outcomes, "oracle").items()}
+
+    def remember(self, number: int, speedups: Mapping[str, float | None]) -> None:
+        """Know what a candidate did, now or before the run was interrupted."""
+        self.seen[number] = {w: math.log(value) for w, value in speedups.items() if value}
+
+    def add(self, look: Look) -> None:
+        """Know a look, now or from before the run was interrupted."""
+        self.looks.append(look)
+        if look.action:
+            self.since = len(self.looks)
+
+    def best_validated(self) -> list[int]:
+        """Who led at the best look before the last action, best on validation first."""
+        before = [look for look in self.looks if not look.action] or self.looks
+        leaders = best_look(before).leaders
+        return sorted(leaders, key=lambda n: (-_mean(self.seen[n].values()), n))
+
+    def as_json(self) -> dict[str, Any]:
+        """What a report says of it."""
+        return {
+            "every": self.every,
+            "policy": self.policy,
+            "workloads": [w.name for w in self.workloads],
+            "looks": [look.as_json() for look in self.looks],
+        }
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = [value for value in values if finite_or_none(value) is not None]
+    return fmean(known) if known else -math.inf
+
+
+def watched_workloads(config: Config) -> tuple[Workload, ...]:
+    """The validation suite without what the search trains on."""
+    trained = set(config.training.workload_names)
+    return tuple(w for w in load_validation_workloads(config) if w.name not in trained)
+
+
+def watch_protocol(config: Config, workloads: Sequence[Workload]) -> Protocol:
+    """The full rung's way of tuning, on the watch's own seeds."""
+    full = rung_protocols(config, workloads)[-1][1]
+    return replace(full, score_seeds=tuple(WATCH_SEED + k for k in range(WATCH_SEEDS)))
+
+
+def watch_plan(plan: Plan) -> Plan:
+    """A few rules fill no chunk of the size that tunes populations, so theirs is the smaller one."""
+    return replace(plan, chunk_lanes=min(plan.chunk_lanes, plan.score_lanes))
