@@ -1,7 +1,7 @@
 """The honest comparison of rules that are at hand: equal tuning, fresh seeds, intervals.
 
 Everything on the table is tuned on the same grid and seeds; the reference is the best single
-baseline of the suite, or the rule that the user names.
+baseline of the suite, or the rule that the user names. `standings` says what is then reported.
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ruleforge.app.profiles import performance_profiles
 from ruleforge.app.progress import Progress
+from ruleforge.app.provenance import run_record
 from ruleforge.app.schema import DEFAULT_BASELINES
 from ruleforge.app.setup import default_grid
+from ruleforge.app.standings import Compared, adjust_over_rules, pairs, reference_rows, standing_of, twins
+from ruleforge.app.step_time import step_times
 from ruleforge.backends import fastest_plane, prepare_plane
 from ruleforge.core.known import known
 from ruleforge.core.text import RuleText
@@ -20,7 +24,6 @@ from ruleforge.errors import InputError
 from ruleforge.evaluate.baselines import Baselines, tune_baselines
 from ruleforge.evaluate.evaluator import COMPARE_SEED, TUNE_SEED, Outcome, Protocol, evaluate
 from ruleforge.evaluate.lanes import Plan
-from ruleforge.evaluate.statistics import Summary, interval, summarize
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import Workload, load_suite, load_workload
 
@@ -46,6 +49,7 @@ def compare_rules(
     seeds: int = SEEDS,
     workers: int = 1,
     backend: str = "auto",
+    runs: Mapping[str, Path] | None = None,
     progress: Progress,
 ) -> dict[str, Any]:
     """Compare rules with a reference on a suite.
@@ -54,12 +58,13 @@ def compare_rules(
         targets: rules by name.
         against: the reference rules; the default baselines when empty. With several, the best
             single one of them on the suite is the reference.
-        suite: `search`, `validation` or `held_out`; ignored when workloads are named.
+        suite: a suite's name; ignored when workloads are named.
         workloads: workload names or task references.
         folder: folder that task references are relative to.
         seeds: scoring seeds.
         workers: processes.
         backend: update plane, or "auto".
+        runs: of targets that are champions, the run folders: their own figures are set beside.
         progress: told what happens.
 
     Returns:
@@ -72,6 +77,7 @@ def compare_rules(
         raise InputError("no rule to compare", hint="name a known rule, a .rule file or a run")
     places = [load_workload(name, folder) for name in workloads] or list(load_suite(suite))
     rules = dict(against) if against else {name: known(name).rule for name in DEFAULT_BASELINES}
+    names = list(rules)
     rules.setdefault("adam", known("adam").rule)
     protocol = comparison_protocol(seeds)
     plan = Plan(update_plane=fastest_plane(progress.message) if backend == "auto" else backend)
@@ -81,32 +87,47 @@ def compare_rules(
         rules, places, protocol, plan, pool, say=progress.message,
         done=lambda k, n: progress.phase("tuning baselines", k, n),
     )  # fmt: skip
-    left_out = sorted({w.name for w in places} - set(tuned.usable()))
+    left_out = {w.name: why_left_out(tuned, w.name) for w in places if w.name not in tuned.usable()}
     if not tuned.usable():
-        raise InputError(f"no baseline learns anything on {', '.join(left_out)}", hint="train for more steps")
+        raise InputError(
+            "no workload is left: " + "; ".join(f"{w}: {why}" for w, why in left_out.items()),
+            hint="train for more steps, or look whether the task's loss turns nan",
+        )
     rows = evaluate(
         [str(text) for text in targets.values()], places, protocol, plan, pool,
         lambda k, n: progress.phase("training", k, n),
     )  # fmt: skip
-    names = [name for name in rules if name != "adam" or not against or "adam" in against]
+    outcomes = {name: {o.workload: o for o in row} for name, row in zip(targets, rows, strict=True)}
     reference = names[0] if len(names) == 1 else _best(tuned, names)
+    used = [w for w in places if w.name in tuned.usable()]
+    times = _step_times({**targets, **{f"baseline {reference}": rules[reference]}}, used, plan, progress)
+    theirs_us = {w: each[f"baseline {reference}"] for w, each in times.items()}
     compared = [
-        _compared(name, text, {o.workload: o for o in row}, tuned, reference)
-        for (name, text), row in zip(targets.items(), rows, strict=True)
-    ]
-    warnings = [f"left out, no baseline learns anything on it: {name}" for name in left_out]
-    if len(tuned.usable()) == 1:
-        warnings.append("one workload: nothing can be said about transfer")
+        standing_of(
+            Compared(name, text, outcomes[name], {w: each[name] for w, each in times.items()}),
+            tuned, reference, rules[reference], theirs_us,
+        )
+        for name, text in targets.items()
+    ]  # fmt: skip
+    adjust_over_rules(compared)
+    for record in compared:
+        if folder_of_run := (runs or {}).get(record["name"]):
+            record["run"] = run_record(folder_of_run, record["overall"], None if workloads else suite)
     return {
         "suite": None if workloads else suite,
         "seeds": seeds,
+        "tuning_seeds": TUNING_SEEDS,
         "reference": reference,
         "baselines": list(rules),
         "baselines_origin": tuned.origin,
         "workloads": compared[0]["workloads"],
         "overall": compared[0]["overall"],
         "rules": compared,
-        "warnings": warnings,
+        "references": reference_rows(tuned, reference),
+        "pairs": pairs(outcomes, tuned),
+        "profiles": performance_profiles(outcomes, tuned, list(rules)),
+        "left_out": left_out,
+        "warnings": _warnings(tuned, left_out, seeds, {**targets}, compared),
     }
 
 
@@ -115,50 +136,52 @@ def _best(tuned: Baselines, names: Sequence[str]) -> str:
     return Baselines(chosen, tuned.targets, tuned.origin).best_single(tuned.usable())
 
 
-def _compared(
-    name: str, text: RuleText, outcomes: Mapping[str, Outcome], tuned: Baselines, reference: str
-) -> dict[str, Any]:
-    speedups = tuned.speedups(outcomes, reference)
-    overall = summarize(speedups)
-    return {
-        "name": name,
-        "nodes": text.rule.nodes,
-        "states": text.rule.canonical.slots,
-        "workloads": [_row(w, outcomes[w], tuned.outcomes[w][reference], s) for w, s in speedups.items()],
-        "overall": {
-            **overall.as_json(),
-            "verdict": verdict(overall),
-            "vs_oracle": summarize(tuned.speedups(outcomes, "oracle")).as_json(),
-            "vs_adam": summarize(tuned.speedups(outcomes, "adam")).as_json(),
-        },
-    }
+def _step_times(
+    rules: Mapping[str, RuleText], places: Sequence[Workload], plan: Plan, progress: Progress
+) -> dict[str, dict[str, float]]:
+    """Measured here, on the CPU; empty where the rules run on a GPU."""
+    if plan.device != "cpu":
+        return {}
+    progress.phase("timing steps", 0, len(places))
+    return step_times(rules, places, plan)
 
 
-def _row(name: str, mine: Outcome, theirs: Outcome, value: Any) -> dict[str, Any]:
-    ci = interval(value)
-    return {
-        "name": name,
-        "speedup": value.value,
-        "ci": list(ci) if ci else None,
-        "final_loss": mine.final_loss,
-        "reference_loss": theirs.final_loss,
-        "metric": mine.metric,
-        "lr": mine.lr,
-        "schedule": mine.setting.schedule if mine.setting else None,
-        "diverged": mine.n_diverged,
-        "lanes": mine.n_lanes,
-        "missed": value.n_missed,
-        "dropped": value.n_dropped,
-    }
+def why_left_out(tuned: Baselines, workload: str) -> str:
+    """Why a workload has no targets."""
+    outcomes = tuned.outcomes[workload].values()
+    if all(o.setting is None for o in outcomes):
+        return "every baseline diverges at every learning rate"
+    if any(_falls(o) for o in outcomes):
+        return "what baselines reach, some seed has before the first step"
+    return "no baseline gets below the loss it starts from"
 
 
-def verdict(overall: Summary) -> str:
-    """better, worse, or not distinguishable, by the 95 % interval."""
-    if overall.ci is None:
-        return "nothing could be compared"
-    low, high = overall.ci
-    words = "better" if low > 1 else "worse" if high < 1 else "not distinguishable"
-    return f"{words} on {overall.n_workloads} workload{'s' if overall.n_workloads != 1 else ''}"
+def _falls(outcome: Outcome) -> bool:
+    return any(
+        c[0] is not None and min((v for v in c if v is not None), default=c[0]) < c[0] for c in outcome.curves
+    )
+
+
+def _warnings(
+    tuned: Baselines, left_out: Mapping[str, str], seeds: int, targets: Mapping[str, RuleText],
+    compared: Sequence[Mapping[str, Any]],
+) -> list[str]:  # fmt: skip
+    found = [f"left out: {name}: {why}" for name, why in left_out.items()]
+    count = len(tuned.usable())
+    if count == 1:
+        found.append("one workload: nothing can be said about transfer; the interval is over seeds alone")
+    if count == 2:
+        found.append("two workloads: an interval over them is very wide, as it must be")
+    if seeds == 1:
+        found.append("one scoring seed: no interval on a single workload")
+    found += [f"{a} and {b} are the same rule" for a, b in twins(targets)]
+    for record in compared:
+        silent = [row["name"] for row in record["workloads"] if row["speedup"] is None]
+        if silent:
+            found.append(
+                f"{record['name']}: no target is reached by it or the reference on {', '.join(silent)}"
+            )
+    return found
 
 
 def list_baselines(

@@ -1,4 +1,4 @@
-"""The final tables of a search and of a comparison, drawn from the records that `--json` prints.
+"""The final tables of a search and of the baselines, drawn from the records that `--json` prints.
 
 Knows the shapes of those records and nothing of how they came about.
 """
@@ -158,58 +158,6 @@ def print_estimate(cost: Record) -> None:
     span = format_span(cost["estimated_s"])
     what = "the generations" if generations is not None else "one generation"
     say(f"Estimated time of {what}: {span}; baselines and the final come on top")
-
-
-def print_comparison(result: Record) -> None:
-    """One row per rule and workload, then one per rule over all workloads."""
-    compared = result.get("rules") or [{"name": "", **result}]
-    columns = (
-        "rule",
-        "workload",
-        "speed-up",
-        "final loss",
-        "reference loss",
-        "metric",
-        "lr",
-        "schedule",
-        "diverged",
-    )
-    rows = [
-        (
-            rule["name"],
-            place["name"],
-            speedup_cell(place, with_interval=True),
-            format_count(place.get("final_loss")),
-            format_count(place.get("reference_loss")),
-            format_count(place.get("metric")),
-            format_count(place.get("lr")),
-            place.get("schedule") or "—",
-            f"{place.get('diverged', 0)}/{place.get('lanes', 0)}",
-        )
-        for rule in compared
-        for place in rule["workloads"]
-    ]
-    reference = result.get("reference", "the reference")
-    seeds = f", {result['seeds']} seeds" if result.get("seeds") else ""
-    where = f" on the {result['suite']} suite" if result.get("suite") else ""
-    title = f"Speed-up over {reference}{where}{seeds}; ×1.30: the same loss in 1/1.30 of the steps"
-    print_table(columns, rows, title=title, right=columns[2:-2])
-    say()
-    headings = ("rule", f"vs {reference}", "worst", "vs oracle", "vs adam", "verdict")
-    overall = [
-        (
-            rule["name"],
-            speedup_cell(rule["overall"], with_interval=True),
-            format_ratio(rule["overall"].get("worst")),
-            speedup_cell(rule["overall"].get("vs_oracle")),
-            speedup_cell(rule["overall"].get("vs_adam")),
-            rule["overall"].get("verdict", ""),
-        )
-        for rule in compared
-    ]
-    print_table(headings, overall, title="Over all workloads, with 95 % intervals", right=headings[1:-1])
-    for warning in result.get("warnings") or ():
-        remark(f"warning: {warning}")
 
 
 def print_baselines(result: Record) -> None:

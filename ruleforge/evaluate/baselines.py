@@ -26,8 +26,9 @@ from ruleforge.core.rule import Rule
 from ruleforge.core.text import RuleText
 from ruleforge.evaluate.evaluator import Outcome, Progress, Protocol, evaluate
 from ruleforge.evaluate.lanes import LaneSpec, Plan
+from ruleforge.evaluate.measures import mean_log_steps
 from ruleforge.evaluate.statistics import Summary, summarize
-from ruleforge.evaluate.targets import LEVELS, MISS, Levels, Speedup, Targets, make_targets, speedup, steps_to
+from ruleforge.evaluate.targets import LEVELS, MISS, Levels, Speedup, Targets, make_targets, speedup
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import Workload
 
@@ -84,15 +85,7 @@ class Baselines:
         return min(names, key=lambda name: (math.fsum(self._log_steps(w, name) for w in places), name))
 
     def _log_steps(self, workload: str, name: str) -> float:
-        """Mean log steps to the targets over seeds, a miss at its price in budgets."""
-        targets, outcome = self.targets[workload], self.outcomes[workload][name]
-        miss = targets.miss * targets.n_steps
-        steps = [
-            steps_to(curve, targets.n_steps, level) or miss
-            for curve in outcome.curves
-            for level in targets.levels
-        ]
-        return math.fsum(map(math.log, steps)) / len(steps) if steps else math.log(miss)
+        return mean_log_steps(self.outcomes[workload][name], self.targets[workload])
 
     def usable(self) -> list[str]:
         """Workloads with at least one target; on the others no baseline learns anything."""

@@ -8,7 +8,7 @@ seeds is read off the tuning seed itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -157,20 +157,20 @@ def evaluate(
 
 @dataclass
 class _Tuning:
-    """One entrant on one workload so far: its lanes on the first tuning seed, their losses over all."""
+    """One entrant on one workload so far: its lanes on the first tuning seed, their losses over all.
+
+    `lost` holds, of every lane on every tuning seed, where it diverged, or 0.
+    """
 
     specs: list[LaneSpec]
     finals: list[float]
     lanes: list[ChunkResult]
     rows: list[int]
+    lost: list[int]
 
     @property
     def least(self) -> float:
         return min(self.finals)
-
-    def trained(self) -> Iterator[tuple[ChunkResult, int]]:
-        """Each lane as (chunk result, row)."""
-        return zip(self.lanes, self.rows, strict=True)
 
     def best(self) -> int | None:
         value = int(np.argmin(self.finals))
@@ -193,7 +193,9 @@ class _Evaluation:
             self.entrants += (text, *settings_of(text, protocol.hyper_settings))
             self.entrants_of.append(range(first, len(self.entrants)))
         self.tuning = {
-            (e, w): _Tuning([], [], [], []) for e in range(len(self.entrants)) for w in range(len(workloads))
+            (e, w): _Tuning([], [], [], [], [])
+            for e in range(len(self.entrants))
+            for w in range(len(workloads))
         }
 
     def run(self) -> list[list[Outcome]]:
@@ -250,6 +252,7 @@ class _Evaluation:
                 tuning.finals.append(float(np.mean([_last_loss(*run[at][number]) for run in runs])))
                 tuning.lanes.append(result)
                 tuning.rows.append(row)
+                tuning.lost += [int(r.diverged_at[k]) for r, k in (run[at][number] for run in runs)]
 
     def _around_best(self, at: tuple[int, int]) -> tuple[LaneSpec, ...]:
         tuning = self.tuning[at]
@@ -279,12 +282,12 @@ class _Evaluation:
 
     def _outcome(self, mine: range, at: tuple[int, int], scored: list[tuple[ChunkResult, int]]) -> Outcome:
         tuning, workload = self.tuning[at], self.workloads[at[1]]
-        lanes = [lane for e in mine for lane in self.tuning[e, at[1]].trained()]
-        lost = [int(r.diverged_at[k]) for r, k in lanes if r.diverged_at[k]]
+        tuned = [where for e in mine for where in self.tuning[e, at[1]].lost]
+        lost = [where for where in tuned if where]
         outcome = Outcome(
             workload=workload.name, n_steps=self.protocol.steps(workload), setting=None, lr=None, curves=(),
             final_losses=tuple(_finite(v) for v in tuning.finals), tried=tuple(tuning.specs),
-            n_lanes=len(lanes) + len(scored),
+            n_lanes=len(tuned) + len(scored),
             n_diverged=len(lost) + sum(bool(r.diverged_at[k]) for r, k in scored),
             diverged_at=min(lost, default=None),
             hypers=self.entrants[at[0]] if at[0] != mine[0] else "",

@@ -76,6 +76,13 @@ def summarize(speedups: Mapping[str, Speedup]) -> Summary:
     )  # fmt: skip
 
 
+def in_words(ci: Interval | None) -> str:
+    """better, worse or not distinguishable, by a two-sided 95 % interval of a ratio."""
+    if ci is None:
+        return "nothing could be compared"
+    return "better" if ci[0] > 1 else "worse" if ci[1] < 1 else "not distinguishable"
+
+
 def interval(speedup: Speedup) -> Interval | None:
     """95 % interval over paired seeds on one workload; None with fewer than two seeds."""
     return _exp(t_interval(seed_means(speedup)))

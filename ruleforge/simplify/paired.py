@@ -21,7 +21,7 @@ import numpy as np
 from ruleforge.core.text import RuleText
 from ruleforge.evaluate.evaluator import TUNE_SEED, Outcome, Progress, Protocol, evaluate
 from ruleforge.evaluate.lanes import Plan, sample_steps
-from ruleforge.evaluate.statistics import summarize
+from ruleforge.evaluate.statistics import in_words, summarize
 from ruleforge.evaluate.targets import Targets, speedup
 from ruleforge.evaluate.workers import Workers
 from ruleforge.records import Json
@@ -68,10 +68,7 @@ class Paired:
     @property
     def verdict(self) -> str:
         """better, worse, or not distinguishable, by the interval."""
-        if self.ci is None:
-            return "nothing could be compared"
-        low, high = self.ci
-        return "better" if low > 1 else "worse" if high < 1 else "not distinguishable"
+        return in_words(self.ci)
 
     def as_json(self) -> dict[str, Json]:
         return {

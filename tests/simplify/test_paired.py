@@ -64,6 +64,7 @@ def test_a_setting_is_chosen_by_several_tuning_seeds() -> None:
     one, two = one["breast_cancer"], two["breast_cancer"]
     assert one.setting is not None and two.setting is not None
     assert one.final_losses != two.final_losses and len(one.final_losses) == len(two.final_losses)
+    assert (one.n_lanes, two.n_lanes) == (18 + 3, 36 + 3)
     best = min(v for v in two.final_losses if v is not None)
     assert PROTOCOL.grid()[two.final_losses.index(best)] == two.setting
 

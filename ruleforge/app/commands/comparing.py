@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from ruleforge.app.commands.options import (
@@ -14,6 +16,7 @@ from ruleforge.app.commands.options import (
 )
 
 SUITES = ("search", "validation", "held_out")
+ALL_SUITES = (*SUITES, "sealed")
 
 
 @click.command()
@@ -24,7 +27,7 @@ SUITES = ("search", "validation", "held_out")
     metavar="TARGET",
     help="Reference; repeat for several. Default: the baselines.",
 )
-@click.option("--suite", type=click.Choice(SUITES), default=None, help="Default: validation.")
+@click.option("--suite", type=click.Choice(ALL_SUITES), default=None, help="Default: validation.")
 @click.option(
     "--tasks",
     multiple=True,
@@ -33,6 +36,14 @@ SUITES = ("search", "validation", "held_out")
 )
 @click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True, help="Scoring seeds.")
 @click.option("--backend", type=click.Choice(BACKENDS), default="auto", help="What runs the rules.")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    default=None,
+    metavar="FILE.svg",
+    help="Write the performance profiles.",
+)
+@click.option("--force", is_flag=True, help="Overwrite the plot.")
 @workers_option
 @json_option
 @quiet_option
@@ -43,6 +54,8 @@ def compare(
     tasks: tuple[str, ...],
     seeds: int,
     backend: str,
+    plot: Path | None,
+    force: bool,
     workers: int | None,
     as_json: bool,
     quiet: bool,
@@ -50,19 +63,22 @@ def compare(
     """Compare rules with tuned references.
 
     All are tuned alike. The reference is the best single baseline of the suite, or with --against the
-    rule that you name; of several, the best single one.
+    rule that you name; of several, the best single one. The interval over workloads is that of the mean
+    over a population of workloads like these.
     """
-    from pathlib import Path
-
-    from ruleforge.app.display import print_json
+    from ruleforge.app.commands.files import check_new, write_new
+    from ruleforge.app.comparison_report import comparison_title, print_comparison
+    from ruleforge.app.display import print_json, remark
     from ruleforge.app.progress import make_progress
-    from ruleforge.app.reports import print_comparison
     from ruleforge.app.targets import resolve_target
     from ruleforge.errors import InputError
 
     if suite is not None and tasks:
         raise InputError("--suite and --tasks exclude each other", hint="keep one of them")
-    rules = {found.name: found.text for found in map(resolve_target, targets)}
+    if plot is not None:
+        check_new(plot, suffix=".svg", force=force)
+    named = [resolve_target(target) for target in targets]
+    rules = {found.name: found.text for found in named}
     if len(rules) < len(targets):
         raise InputError("two targets have the same name", hint="name each rule once")
     references = {found.name: found.text for found in map(resolve_target, against)}
@@ -80,14 +96,22 @@ def compare(
             seeds=seeds,
             workers=worker_count(workers),
             backend=plane_named(backend),
+            runs={found.name: found.run for found in named if found.origin == "champion" and found.run},
             progress=progress,
         )
     finally:
         progress.close()
+    if plot is not None:
+        from ruleforge.app.profiles import profile_svg
+
+        picture = profile_svg(result["profiles"], comparison_title(result))
+        write_new(plot, picture, suffix=".svg", force=force)
     if as_json:
         print_json(result)
     else:
         print_comparison(result)
+    if plot is not None:
+        remark(f"profiles drawn in {plot}")
 
 
 @click.command()

@@ -1,0 +1,149 @@
+"""What a run says of its champion beside a comparison: both suites of its final, and who would have won
+had a search workload not been there.
+
+Reads the run folder, and trains nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ruleforge.app.ranking import SPEEDUP
+from ruleforge.evaluate.statistics import geometric_mean
+from ruleforge.store import Store
+
+Record = Mapping[str, Any]
+
+
+def run_record(folder: Path, compared: Record, suite: str | None) -> dict[str, Any] | None:
+    """A run's own figures beside those of a comparison.
+
+    Args:
+        folder: the run.
+        compared: overall record of the champion's comparison.
+        suite: where it was compared; None where workloads were named.
+
+    Returns:
+        `standing` (suite → speed-up over the best single baseline there), `carries_over` in words, and
+        `leave_one_out`; None where the run has no final yet.
+    """
+    with Store.open(folder, readonly=True) as store:
+        final = store.results().get("final") or {}
+        champion = final.get("champion")
+        if not champion:
+            return None
+        left_out = leave_one_out(store, champion["id"], final.get("front") or ())
+    standing = {
+        name: (champion["speedup"].get(name) or {}).get("vs_best_single") for name in ("search", "validation")
+    }
+    fresh = suite if suite not in standing else f"{suite}, again"
+    standing[fresh or "the named workloads"] = dict(compared)
+    return {
+        "run": str(folder),
+        "champion": champion["id"],
+        "standing": standing,
+        "carries_over": gap_in_words(standing, fresh or "the named workloads"),
+        "leave_one_out": left_out,
+    }
+
+
+def gap_in_words(standing: Mapping[str, Record | None], fresh: str) -> str:
+    """Whether the win of the search carries over to where nothing was chosen."""
+    shown = ", ".join(
+        f"{_cell(record)} on {name}" for name, record in standing.items() if record and record.get("speedup")
+    )
+    first, last = standing.get("search"), standing[fresh]
+    place = f"the {fresh} suite" if fresh in ("held_out", "sealed") else fresh
+    if not last or last.get("speedup") is None or last.get("ci") is None:
+        return f"Nothing can be said of {place}: {shown}." if shown else f"Nothing can be said of {place}."
+    if last["ci"][0] > 1:
+        words = f"The win carries over to {place}"
+    elif last["ci"][1] < 1:
+        words = f"The win does NOT carry over: on {place} it is worse than the best single baseline"
+    elif last["speedup"] > 1:
+        words = f"It may carry over, but the interval on {place} includes ×1.00"
+    else:
+        words = f"The win does NOT carry over to {place}"
+    lost = ""
+    if first and first.get("speedup") and first["speedup"] > 1:
+        kept = math.log(last["speedup"]) / math.log(first["speedup"])
+        if kept < 0.995:
+            lost = f" {max(0.0, kept):.0%} of the gain on the search suite is left (in logs)."
+    return f"{words}: {shown}.{lost}"
+
+
+def _cell(record: Record) -> str:
+    ci = record.get("ci")
+    return f"×{record['speedup']:.2f}" + (f" [{ci[0]:.2f}, {ci[1]:.2f}]" if ci else "")
+
+
+def leave_one_out(store: Store, champion: int, finalists: Sequence[Record]) -> list[dict[str, Any]]:
+    """Where the champion would stand without each search workload, from the run's evaluations at full budget.
+
+    A row a workload: the champion's `rank` among the `of` rules trained in full, by the speed-up over the
+    oracle on the other workloads; the `best` of them; and, of the finalists, the `chosen` one by the final
+    itself, where the run kept the finalists' speed-ups on each workload.
+    """
+    highest = max((fit.rung for fit in store.fitness(objective=SPEEDUP)), default=0)
+    by_rule: dict[int, dict[str, float]] = {}
+    for row in store.evaluations(rung=highest):
+        value = row.speedup.get("vs_oracle")
+        if value is not None and value > 0:
+            by_rule.setdefault(row.candidate, {})[row.workload] = value
+    workloads = sorted(by_rule.get(champion, {}))
+    if len(workloads) < 2:
+        return []
+    rows = []
+    for left_out in workloads:
+        merits = {
+            number: merit
+            for number, each in by_rule.items()
+            if (merit := geometric_mean([v for w, v in each.items() if w != left_out])) is not None
+        }
+        order = sorted(merits, key=lambda n: (-merits[n], n))
+        rows.append(
+            {
+                "without": left_out,
+                "vs_oracle": merits[champion],
+                "rank": order.index(champion) + 1,
+                "of": len(order),
+                "best": order[0],
+                "best_vs_oracle": merits[order[0]],
+                "chosen": _chosen(finalists, left_out),
+            }
+        )
+    return rows
+
+
+def _chosen(finalists: Sequence[Record], left_out: str) -> int | None:
+    """The finalist with the best final over all workloads but one."""
+    merits: dict[int, float] = {}
+    for each in finalists:
+        values = [
+            place.get("vs_oracle") for w, place in (each.get("workloads") or {}).items() if w != left_out
+        ]
+        known = [value for value in values if value]
+        if not known:
+            return None
+        merits[each["id"]] = geometric_mean(known) or 0.0
+    return max(merits, key=lambda n: (merits[n], -n)) if merits else None
+
+
+def left_out_in_words(champion: int | None, rows: Sequence[Record]) -> str:
+    """One line: does the champion survive without each workload?"""
+    if not rows:
+        return ""
+    if all(row["chosen"] is not None for row in rows):
+        kept = [row for row in rows if row["chosen"] == champion]
+        line = f"without one search workload the final chooses it again {len(kept)} times of {len(rows)}"
+        others = [f"without {r['without']} rule {r['chosen']}" for r in rows if r["chosen"] != champion]
+    else:
+        kept = [row for row in rows if row["best"] == champion]
+        line = f"without one search workload it is first {len(kept)} times of {len(rows)} in the search"
+        others = []
+    ranks = ", ".join(f"{r['rank']} without {r['without']}" for r in rows)
+    tail = f"; {', '.join(others)}" if others else ""
+    return f"{line}{tail}. Rank among {rows[0]['of']} rules trained in full: {ranks}"
