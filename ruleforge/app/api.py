@@ -195,7 +195,7 @@ def export(rule: Named, to: str = "torch", **options: Any) -> str:
 
     Args:
         rule: a rule, or what the command line calls a target.
-        to: target, such as `torch`, `optax`, `numpy`, `latex` or `json`.
+        to: target, such as `torch`, `optax`, `numpy`, `latex`, `sympy` or `json`.
         **options: passed on to the target.
 
     Raises:

@@ -22,6 +22,7 @@ from ruleforge.export.json import export_json
 from ruleforge.export.latex import export_latex
 from ruleforge.export.numpy import export_numpy
 from ruleforge.export.optax import export_optax
+from ruleforge.export.sympy import export_sympy
 from ruleforge.export.torch import export_torch
 from ruleforge.words import did_you_mean
 
@@ -51,6 +52,7 @@ TARGETS: dict[str, Target] = {
     "optax": Target(export_optax, ".py", "a GradientTransformation in one file that needs jax and optax"),
     "numpy": Target(export_numpy, ".py", "the rule in a page of numpy, for teaching"),
     "latex": Target(export_latex, ".tex", "a LaTeX document with the rule in an algorithm box"),
+    "sympy": Target(export_sympy, ".py", "the update and the recurrences as sympy expressions, for algebra"),
     "json": Target(export_json, ".json", "the rule, its facts and its origin, for other programs"),
 }
 

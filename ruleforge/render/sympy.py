@@ -7,7 +7,8 @@ Numbers are exact: 0.1 becomes 1/10, and `float` of it gives 0.1 back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import ast
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +73,54 @@ def to_sympy(rule: Rule | RuleText) -> SympyForm:
         inits={names[i]: built[graph.states[i].init] for i in live},
         symbols={leaves[item].name: leaves[item] for item in leaves if item in used},
     )
+
+
+def source_of(values: Sequence[Any], renamed: Mapping[str, str]) -> tuple[list[str], list[str], list[str]]:
+    """Python that builds sympy expressions, exactly: numbers stay fractions.
+
+    Args:
+        values: expressions of a `SympyForm`.
+        renamed: symbol name → variable that holds the symbol.
+
+    Returns:
+        An expression of Python for each value; the names of sympy's that they use; and those of undefined
+        functions.
+    """
+    import sympy as sp
+    from sympy.core.function import AppliedUndef
+
+    variables = {
+        symbol: sp.Symbol(renamed[symbol.name], **symbol.assumptions0)
+        for value in values
+        for symbol in value.free_symbols
+    }
+    sources = [sp.sstr(value.xreplace(variables), sympy_integers=True) for value in values]
+    taken = set(renamed.values())
+    words = {
+        node.id for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)
+    }
+    undefined = {call.func.__name__ for value in values for call in value.atoms(AppliedUndef)}
+    return sources, sorted(words - taken - undefined), sorted(undefined)
+
+
+def _exact_printer() -> Any:
+    from sympy.printing.str import StrPrinter
+
+    class Exact(StrPrinter):
+        """Python's own division of integers would round a fraction."""
+
+        def _print_Rational(self, value: Any) -> str:
+            return str(value.p) if value.q == 1 else f"S({value.p})/{value.q}"
+
+    return Exact()
+
+
+def is_large(rule: Rule, limit: int) -> bool:
+    """Whether the rule, with every shared part spelled out where it stands, has more nodes than `limit`."""
+    sizes: dict[Expr, int] = {}
+    for item in ex.walk(rule.roots):
+        sizes[item] = min(1 + sum(sizes[arg] for arg in item.args), limit + 1)
+    return sum(sizes[root] for root in rule.roots) > limit
 
 
 def _build(roots: list[Expr], leaves: Mapping[Expr, Any]) -> dict[Expr, Any]:

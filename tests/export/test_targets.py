@@ -86,7 +86,10 @@ def test_random_rules_go_everywhere() -> None:
     for seed in range(60):
         text = random_text(np.random.default_rng(seed))
         for target in TARGETS:
-            export(text, target)
+            try:
+                export(text, target)
+            except ExportError as error:
+                assert target == "sympy" and "sympy cannot hold it" in error.message
 
 
 def test_dead_code_is_left_out() -> None:

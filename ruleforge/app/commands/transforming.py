@@ -166,7 +166,9 @@ def _speed(found: Paired | None) -> str:
 
 @click.command()
 @click.argument("target")
-@click.option("--to", "to", default="torch", show_default=True, help="torch, optax, numpy, latex or json.")
+@click.option(
+    "--to", "to", default="torch", show_default=True, help="torch, optax, numpy, latex, sympy or json."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File; default: print it.")
 @click.option("--class-name", default=None, help="Name of the class (torch, numpy, optax).")
 @click.option("--with-tests", is_flag=True, help="Write tests of the file beside it: test_FILE.")
