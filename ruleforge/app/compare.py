@@ -110,6 +110,8 @@ def compare_rules(
         for name, text in targets.items()
     ]  # fmt: skip
     adjust_over_rules(compared)
+    keys = {text.rule.full_key for text in targets.values()}
+    others = [name for name, text in rules.items() if text.rule.full_key not in keys]
     for record in compared:
         if folder_of_run := (runs or {}).get(record["name"]):
             record["run"] = run_record(folder_of_run, record["overall"], None if workloads else suite)
@@ -125,7 +127,7 @@ def compare_rules(
         "rules": compared,
         "references": reference_rows(tuned, reference),
         "pairs": pairs(outcomes, tuned),
-        "profiles": performance_profiles(outcomes, tuned, list(rules)),
+        "profiles": performance_profiles(outcomes, tuned, others),
         "left_out": left_out,
         "warnings": _warnings(tuned, left_out, seeds, {**targets}, compared),
     }

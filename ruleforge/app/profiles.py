@@ -7,7 +7,7 @@ place of seconds. A rule that is best everywhere has a profile of 1 from ×1 on.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
@@ -21,11 +21,11 @@ FACTORS = (1.0, 1.05, 1.1, 1.2, 1.3, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
 SHOWN = (1.0, 1.1, 1.3, 1.5, 2.0, 3.0)
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 340, 52, 150, 30, 44
 INKS = ("#0b62a4", "#c0392b", "#1e8449", "#8e44ad", "#b9770e", "#117a8b")
-PALE = "#bbbbbb"
+PALE, DARK = "#bbbbbb", "#444444"
 
 
 def performance_profiles(
-    targets: Mapping[str, Mapping[str, Outcome]], tuned: Baselines, names: Sequence[str]
+    targets: Mapping[str, Mapping[str, Outcome]], tuned: Baselines, names: Iterable[str]
 ) -> dict[str, Any]:
     """Profiles of compared rules and of baselines, best first.
 
@@ -83,7 +83,7 @@ def _bar(share: float) -> str:
 
 
 def profile_svg(record: Mapping[str, Any], title: str) -> str:
-    """The profiles as steps on a logarithmic axis; compared rules in colour."""
+    """The profiles as steps on a logarithmic axis; compared rules in colour, the best of the others dark."""
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
     most = record["factors"][-1]
 
@@ -116,7 +116,10 @@ def profile_svg(record: Mapping[str, Any], title: str) -> str:
     )
     compared = [row["name"] for row in record["rules"] if row["compared"]]
     inks = {name: INKS[k % len(INKS)] for k, name in enumerate(compared)}
-    labels: list[tuple[float, str, str]] = []
+    if others := [row["name"] for row in record["rules"] if not row["compared"]]:
+        inks[others[0]] = DARK
+    labels: list[tuple[float, int, str, str]] = []
+    order = [row["name"] for row in record["rules"]]
     for row in sorted(record["rules"], key=lambda row: row["compared"]):
         ink = inks.get(row["name"], PALE)
         ratios = sorted(row["ratio"].values())
@@ -129,19 +132,19 @@ def profile_svg(record: Mapping[str, Any], title: str) -> str:
         path.append(f"H{right}")
         width = 2 if row["compared"] else 1
         parts.append(f'<path d="{"".join(path)}" fill="none" stroke="{ink}" stroke-width="{width}"/>')
-        labels.append((y(share), row["name"], ink if row["compared"] else "#888888"))
-    for at, (place, name, ink) in _spread(labels, TOP, bottom):
+        labels.append((y(share), order.index(row["name"]), row["name"], ink if ink != PALE else "#888888"))
+    for at, (place, _, name, ink) in _spread(labels, TOP, bottom):
         parts.append(f'<path d="M{right} {place:.1f}L{right + 8} {at - 3:.1f}" stroke="#ddd"/>')
         parts.append(f'<text x="{right + 11}" y="{at:.1f}" fill="{ink}">{escape(name)}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
 def _spread(
-    labels: list[tuple[float, str, str]], top: float, bottom: float
-) -> list[tuple[float, tuple[float, str, str]]]:
-    """Where labels are written: near their lines, and apart."""
+    labels: list[tuple[float, int, str, str]], top: float, bottom: float
+) -> list[tuple[float, tuple[float, int, str, str]]]:
+    """Where labels are written: near their lines, apart, and of equal ones the best first."""
     gap = min(12.0, (bottom - top + 12) / max(len(labels), 1))
-    placed: list[tuple[float, tuple[float, str, str]]] = []
+    placed: list[tuple[float, tuple[float, int, str, str]]] = []
     lowest = top
     for label in sorted(labels):
         at = max(label[0] + 3, lowest)
