@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ruleforge.app.identity import KnownAs, identify_text
+from ruleforge.app.verdicts import carries_over
 from ruleforge.core.text import RuleText, parse
 from ruleforge.evaluate.baselines import Baselines, tune_baselines
 from ruleforge.evaluate.evaluator import Outcome, Protocol, evaluate
@@ -49,6 +50,7 @@ class Finalist:
         known_as: its name, if it has one.
         outcomes: workload name → outcome, on fresh seeds.
         search, validation: standing against the three references.
+        vs_oracle: workload name → speed-up over its best baseline, or None.
         second_look: geometric mean of the speed-up over the oracle when the finalists were chosen, and
             how many seeds it is worth beside the final's; None where they were not looked at again.
     """
@@ -59,6 +61,7 @@ class Finalist:
     outcomes: Mapping[str, Outcome]
     search: Mapping[str, Summary]
     validation: Mapping[str, Summary]
+    vs_oracle: Mapping[str, float | None]
     second_look: tuple[float, float] | None = None
 
     @property
@@ -68,6 +71,13 @@ class Finalist:
             return self.merit
         value, share = self.second_look
         return math.exp((math.log(self.merit) + share * math.log(value)) / (1 + share))
+
+    def carries_over(self) -> str:
+        """Whether the win on the search suite carries over to validation, in words."""
+        suites = {"search": self.search, "validation": self.validation}
+        return carries_over(
+            {name: standing["vs_best_single"].as_json() for name, standing in suites.items()}, "validation"
+        )
 
     @property
     def merit(self) -> float:
@@ -86,7 +96,10 @@ class Finalist:
             "states": rule.canonical.slots,
             "known_as": str(self.known_as),
             "speedup": {"search": standing_json(self.search), "validation": standing_json(self.validation)},
-            "workloads": {name: _outcome_json(outcome) for name, outcome in self.outcomes.items()},
+            "workloads": {
+                name: {**_outcome_json(outcome), "vs_oracle": self.vs_oracle.get(name)}
+                for name, outcome in self.outcomes.items()
+            },
             "second_look": self.second_look[0] if self.second_look else None,
         }
 
@@ -147,6 +160,7 @@ def run_final(
             Finalist(
                 number, parse(text), known_as, outcomes,
                 _standing(tuned, outcomes, suites.search), _standing(tuned, outcomes, suites.validation),
+                {w: found.value for w, found in tuned.speedups(outcomes, "oracle").items()},
                 (second_looks or {}).get(number),
             )
         )  # fmt: skip
@@ -185,20 +199,3 @@ def baselines_json(tuned: Baselines, suites: Suites) -> list[dict[str, Any]]:
             }
         )
     return sorted(rows, key=lambda row: -(row["speedup"]["search"]["vs_oracle"]["speedup"] or 0.0))
-
-
-def carries_over(champion: Finalist) -> str:
-    """Whether the win on the search suite carries over, in one plain sentence."""
-    search, validation = (s["vs_best_single"] for s in (champion.search, champion.validation))
-    if search.speedup is None or search.ci is None:
-        return "Nothing could be compared on the search suite."
-    if validation.speedup is None or validation.ci is None:
-        return "There is no validation suite to say whether it carries over."
-    if search.speedup <= 1:
-        return "It does not beat the best single tuned baseline on the search suite."
-    gain = f"×{search.speedup:.2f} on the search suite, ×{validation.speedup:.2f} on validation"
-    if validation.ci[0] > 1:
-        return f"The win carries over: {gain}."
-    if validation.speedup > 1:
-        return f"It may carry over, but the interval on validation includes ×1.00: {gain}."
-    return f"The win does NOT carry over: {gain}. It is good on the search tasks alone."

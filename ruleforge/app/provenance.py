@@ -6,12 +6,12 @@ Reads the run folder, and trains nothing.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ruleforge.app.ranking import SPEEDUP
+from ruleforge.app.verdicts import carries_over
 from ruleforge.evaluate.statistics import geometric_mean
 from ruleforge.store import Store
 
@@ -45,39 +45,9 @@ def run_record(folder: Path, compared: Record, suite: str | None) -> dict[str, A
         "run": str(folder),
         "champion": champion["id"],
         "standing": standing,
-        "carries_over": gap_in_words(standing, fresh or "the named workloads"),
+        "carries_over": carries_over(standing, fresh or "the named workloads"),
         "leave_one_out": left_out,
     }
-
-
-def gap_in_words(standing: Mapping[str, Record | None], fresh: str) -> str:
-    """Whether the win of the search carries over to where nothing was chosen."""
-    shown = ", ".join(
-        f"{_cell(record)} on {name}" for name, record in standing.items() if record and record.get("speedup")
-    )
-    first, last = standing.get("search"), standing[fresh]
-    place = f"the {fresh} suite" if fresh in ("held_out", "sealed") else fresh
-    if not last or last.get("speedup") is None or last.get("ci") is None:
-        return f"Nothing can be said of {place}: {shown}." if shown else f"Nothing can be said of {place}."
-    if last["ci"][0] > 1:
-        words = f"The win carries over to {place}"
-    elif last["ci"][1] < 1:
-        words = f"The win does NOT carry over: on {place} it is worse than the best single baseline"
-    elif last["speedup"] > 1:
-        words = f"It may carry over, but the interval on {place} includes ×1.00"
-    else:
-        words = f"The win does NOT carry over to {place}"
-    lost = ""
-    if first and first.get("speedup") and first["speedup"] > 1:
-        kept = math.log(last["speedup"]) / math.log(first["speedup"])
-        if kept < 0.995:
-            lost = f" {max(0.0, kept):.0%} of the gain on the search suite is left (in logs)."
-    return f"{words}: {shown}.{lost}"
-
-
-def _cell(record: Record) -> str:
-    ci = record.get("ci")
-    return f"×{record['speedup']:.2f}" + (f" [{ci[0]:.2f}, {ci[1]:.2f}]" if ci else "")
 
 
 def leave_one_out(store: Store, champion: int, finalists: Sequence[Record]) -> list[dict[str, Any]]:

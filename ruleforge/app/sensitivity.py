@@ -38,9 +38,9 @@ def under_other_targets(
 
 
 def without_each(outcomes: Mapping[str, Outcome], tuned: Baselines, reference: str) -> list[dict[str, Any]]:
-    """The speed-up with each workload left out in turn; nothing where there is but one."""
+    """The speed-up with each workload left out in turn; nothing where fewer than two would be left."""
     speedups = {w: s for w, s in tuned.speedups(outcomes, reference).items() if s.log_ratios}
-    if len(speedups) < 2:
+    if len(speedups) < 3:
         return []
     return [
         {"without": w, **_row(summarize({v: s for v, s in speedups.items() if v != w}))} for w in speedups

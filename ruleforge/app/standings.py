@@ -49,8 +49,9 @@ def standing_of(
     speedups = tuned.speedups(mine.outcomes, reference)
     overall = summarize(speedups)
     is_same = mine.text.rule.full_key == reference_text.rule.full_key
+    mine_us = reference_us if is_same else mine.step_us
     workloads = [
-        _row(w, mine.outcomes[w], tuned, reference, s, mine.step_us.get(w), reference_us.get(w))
+        _row(w, mine.outcomes[w], tuned, reference, s, mine_us.get(w), reference_us.get(w))
         for w, s in speedups.items()
     ]
     results = _settle(workloads, speedups)
@@ -71,7 +72,7 @@ def standing_of(
             **results,
             "worst_on": _worst(workloads),
             **{f"vs_{name}": _against(found) for name, found in others.items()},
-            "equal_time": _equal_time(speedups, mine.step_us, reference_us),
+            "equal_time": _equal_time(speedups, mine_us, reference_us),
         },
         "sensitivity": under_other_targets(mine.outcomes, tuned, reference),
         "leave_one_out": without_each(mine.outcomes, tuned, reference),
@@ -88,13 +89,14 @@ def _row(
     mine_us: float | None, reference_us: float | None,
 ) -> Record:  # fmt: skip
     theirs, targets = tuned.outcomes[name][reference], tuned.targets[name]
-    ci = interval(value)
+    ci, by_seed = interval(value), seed_means(value)
+    speed = float(math.exp(by_seed.mean())) if len(by_seed) else None
     ratio = mine_us / reference_us if mine_us and reference_us else None
     return {
         "name": name,
-        "speedup": value.value,
+        "speedup": speed,
         "ci": list(ci) if ci else None,
-        "p": p_value(seed_means(value)),
+        "p": p_value(by_seed),
         "steps": median_steps(mine, targets),
         "reference_steps": median_steps(theirs, targets),
         "budget_steps": targets.n_steps,
@@ -114,7 +116,7 @@ def _row(
         "dropped": value.n_dropped,
         "step_us": mine_us,
         "reference_step_us": reference_us,
-        "equal_time_speedup": value.value / ratio if value.value and ratio else None,
+        "equal_time_speedup": speed / ratio if speed and ratio else None,
     }
 
 

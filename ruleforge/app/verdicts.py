@@ -1,6 +1,10 @@
-"""A comparison in words: better, not distinguishable, worse; wins, ties and losses."""
+"""A comparison in words: better, not distinguishable, worse; wins, ties and losses; what carries over."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
 
 from ruleforge.evaluate.statistics import Summary, in_words
 from ruleforge.words import counted
@@ -27,9 +31,55 @@ def verdict(found: Summary) -> str:
 
 
 def result_of(p_adjusted: float | None, ratio: float | None) -> str | None:
-    """win, loss or tie on one workload, by a p value corrected for the number of workloads."""
-    if ratio is None:
+    """win, loss or tie on one workload, by a p value corrected for their number; None without one."""
+    if ratio is None or p_adjusted is None:
         return None
-    if p_adjusted is None or p_adjusted > SIGNIFICANT:
+    if p_adjusted > SIGNIFICANT:
         return "tie"
     return "win" if ratio > 1 else "loss"
+
+
+def carries_over(standing: Mapping[str, Mapping[str, Any] | None], fresh: str) -> str:
+    """Whether the win of a search carries over, in plain sentences.
+
+    Args:
+        standing: suite → speed-up over the best single baseline there, as `Summary.as_json` tells it,
+            in the order of telling; "search" is where the rule was found.
+        fresh: the one of them that decides.
+    """
+    search, last = standing.get("search"), standing.get(fresh)
+    place = fresh if " " in fresh or fresh == "validation" else f"the {fresh} suite"
+    if not search or search["speedup"] is None:
+        return "Nothing could be compared on the search suite."
+    if not last or last["speedup"] is None or last["ci"] is None:
+        return f"There is nothing on {place} to say whether it carries over."
+    alone = search["n_workloads"] == 1
+    words = {"search": "the one workload that it was searched on" if alone else "the search suite"}
+    shown = ", ".join(
+        f"{_cell(each)} on {words.get(name, name)}"
+        for name, each in standing.items()
+        if each and each["speedup"]
+    )
+    if search["speedup"] <= 1:
+        return f"It does not beat the best single tuned baseline where it was searched: {shown}."
+    gap = _gap(search["speedup"], last["speedup"])
+    if last["ci"][0] > 1:
+        return f"The win carries over to {place}: {shown}.{gap}"
+    if last["speedup"] > 1:
+        return f"It may carry over, but the interval on {place} includes ×1.00: {shown}.{gap}"
+    fitted = (
+        " It is fitted to that one workload: search on several." if alone
+        else " It is good on the search tasks alone."
+    )  # fmt: skip
+    return f"The win does NOT carry over to {place}: {shown}.{fitted}"
+
+
+def _gap(search: float, fresh: float) -> str:
+    """What is left of the gain, as a share of its logarithm; nothing where none is lost."""
+    left = math.log(fresh) / math.log(search)
+    return f" {left:.0%} of the gain is left (of its logarithm)." if left < 0.995 else ""
+
+
+def _cell(record: Mapping[str, Any]) -> str:
+    ci = record["ci"]
+    return f"×{record['speedup']:.2f}" + (f" [{ci[0]:.2f}, {ci[1]:.2f}]" if ci else "")
