@@ -35,11 +35,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 
-from ruleforge.app.compare import SEEDS, comparison_protocol
+from ruleforge.app.compare import SEEDS, TUNING_SEEDS, comparison_protocol
 from ruleforge.app.schema import DEFAULT_BASELINES
 from ruleforge.backends import fastest_plane, prepare_plane
 from ruleforge.core.known import known
-from ruleforge.evaluate.baselines import outcome_from_json, outcome_to_json, tune_baselines, with_targets
+from ruleforge.evaluate.baselines import (
+    outcome_from_json,
+    outcome_to_json,
+    tune_baselines,
+    tuning_key,
+    with_targets,
+)
 from ruleforge.evaluate.evaluator import MAX_WIDENINGS, Outcome, Protocol
 from ruleforge.evaluate.lanes import ChunkJob, LaneSpec, Plan, RuleLanes, sample_steps
 from ruleforge.evaluate.statistics import holm, p_value, seed_means, summarize, t_interval
@@ -190,9 +196,10 @@ def make_pool(
         *(protocol.lrs[-1] * ratio**k for k in outside),
     )  # fmt: skip
     kept = folder / f"{workload.name}-{n_seeds}.json"
-    if kept.is_file():
-        record = json.loads(kept.read_text())
-    else:
+    key = tuning_key(workload, known("adam").rule.rule, protocol, plan)
+    record = json.loads(kept.read_text()) if kept.is_file() else {}
+    if record.get("key") != key:
+        print(f"training the pool of {workload.name}", file=sys.stderr, flush=True)
         specs = tuple(LaneSpec(lr, schedule) for lr in lrs for schedule in protocol.schedules)
         rule = RuleLanes(str(known("adam").rule), specs)
         jobs = [
@@ -208,7 +215,7 @@ def make_pool(
             {name: known(name).rule for name in names}, [workload], protocol, plan, pool, say=print
         )
         record = {
-            "commit": commit(),
+            "key": key, "commit": commit(),
             "curves": _json(curves), "finals": _json(finals),
             "others": {n: outcome_to_json(o) for n, o in tuned.outcomes[workload.name].items()},
         }  # fmt: skip
@@ -373,11 +380,14 @@ def main() -> int:
     parser.add_argument("--tau", type=float, default=0.3, help="spread of log speed-ups over workloads")
     parser.add_argument("--sigma", type=float, default=0.15, help="noise of a seed's log speed-up")
     parser.add_argument("--suites", nargs="+", default=["search", "validation"])
-    parser.add_argument("--tune-seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--score-seeds", type=int, nargs="+", default=[3])
+    parser.add_argument("--tune-seeds", type=int, nargs="+", default=[TUNING_SEEDS])
+    parser.add_argument("--score-seeds", type=int, nargs="+", default=[SEEDS])
     parser.add_argument("--spread", type=float, nargs="+", default=[0.0], help="of the planted log factor")
-    parser.add_argument("--paired", choices=("disjoint", "paired"), nargs="+", default=["disjoint"])
-    parser.add_argument("--pool-seeds", type=int, default=48)
+    parser.add_argument(
+        "--paired", choices=("disjoint", "paired"), nargs="+", default=["disjoint", "paired"],
+        help="scoring seeds of the two copies",
+    )  # fmt: skip
+    parser.add_argument("--pool-seeds", type=int, default=40)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("results/calibration"))
     parser.add_argument("--quick", action="store_true", help="few repetitions: shows that it works")
