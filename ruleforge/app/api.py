@@ -184,10 +184,20 @@ def compare(
             folder=Path.cwd(),
             seeds=seeds,
             workers=_count(workers),
+            runs=_runs(rules),
             progress=progress,
         )
     finally:
         progress.close()
+
+
+def _runs(rules: Sequence[Named]) -> dict[str, Path]:
+    """The folders of those that are a run's champion, by the champion's name."""
+    from ruleforge.app.targets import resolve_target
+
+    found = {rule.path.name: rule.path for rule in rules if isinstance(rule, Run)}
+    targets = [resolve_target(str(rule)) for rule in rules if isinstance(rule, str | Path)]
+    return found | {each.name: each.run for each in targets if each.origin == "champion" and each.run}
 
 
 def export(rule: Named, to: str = "torch", **options: Any) -> str:

@@ -146,9 +146,11 @@ def test_search_runs_the_driver_and_returns_the_run(here: Path, monkeypatch: pyt
 
 def test_compare_takes_rules_in_any_form(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
+    runs: list[Any] = []
 
     def compare_rules(targets: Any, against: Any, **options: Any) -> dict[str, Any]:
         seen.append((list(targets), against, options["suite"]))
+        runs.append(options["runs"])
         return {"overall": {}}
 
     monkeypatch.setitem(
@@ -160,5 +162,6 @@ def test_compare_takes_rules_in_any_form(finished_run: Path, monkeypatch: pytest
     names, against, suite = seen[0]
     assert names == ["first", "lion", "adam", "rule_1", f"rule_{mine.rule.full_key[:8]}"]
     assert (against, suite) == (None, "search")
+    assert list(runs[0]) == ["first"], "a champion's own figures are set beside"
     with pytest.raises(rf.RuleforgeError, match="two rules are called 'lion'"):
         rf.compare("lion", rf.known("lion"))

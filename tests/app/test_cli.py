@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 import ruleforge
 from ruleforge.app.cli import cli
+from ruleforge.app.profiles import FACTORS
 from ruleforge.core.known import KNOWN
 from ruleforge.core.ops import OPS
 from ruleforge.core.text import parse
@@ -591,7 +592,13 @@ def comparison(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         place = {"name": "quadratic", "speedup": 1.2, "ci": None, "final_loss": 0.5, "lr": 0.01}
         overall = {**summary, "verdict": "better on 1 workload", "vs_oracle": summary, "vs_adam": summary}
         rules = [{"name": name, "workloads": [place], "overall": overall} for name in targets]
-        return {"reference": "nadam", "suite": "validation", "seeds": 3, "rules": rules, **rules[0]}
+        shares = [0.0] + [1.0] * (len(FACTORS) - 1)
+        profile = {"compared": True, "share": shares, "area": 0.9, "ratio": {"quadratic": 1.01}}
+        profiles = {"factors": list(FACTORS), "rules": [{"name": name, **profile} for name in targets]}
+        return {
+            "reference": "nadam", "suite": "validation", "seeds": 3, "rules": rules, "profiles": profiles,
+            **rules[0],
+        }  # fmt: skip
 
     def list_baselines(**options: Any) -> dict[str, Any]:
         calls.append(options)
@@ -617,6 +624,19 @@ def test_compare(run_cli: RunCli, comparison: list[Any]) -> None:
     text = run_cli(*args).stdout
     for words in ("×1.20 [1.10, 1.30]", "better on 1 workload", "quadratic", "Speed-up over nadam"):
         assert words in text, words
+
+
+def test_compare_draws_profiles_and_knows_whose_champion_it_judges(
+    run_cli: RunCli, comparison: list[Any], finished_run: Path
+) -> None:
+    result = run_cli("compare", "first", "lion", "--suite", "sealed", "--plot", "p.svg", "--quiet")
+    assert result.exit_code == 0 and "p.svg" in result.stderr
+    assert Path("p.svg").read_text(encoding="utf-8").startswith("<svg")
+    assert "Share of the workloads" in result.stdout
+    options = comparison[0][2]
+    assert (options["suite"], options["runs"]) == ("sealed", {"first": Path("results/first")})
+    refused(run_cli("compare", "first", "--plot", "p.svg"), "--force")
+    refused(run_cli("compare", "first", "--plot", "p.png"), ".svg")
 
 
 def test_compare_refuses_what_it_cannot_compare(run_cli: RunCli, comparison: list[Any]) -> None:
