@@ -13,7 +13,6 @@ from ruleforge.app.progress import QuietProgress
 from ruleforge.app.schema import Config
 from ruleforge.app.setup import (
     baseline_rules,
-    make_limits,
     make_plan,
     make_rungs,
     rung_protocols,
@@ -44,5 +43,5 @@ def prepared(config: Config, workers: int) -> Iterator[SearchRun]:
             tune_baselines(baseline_rules(config), places, protocol, plan, pool)
             for places, protocol, _ in ladder
         ]
-        funnel = Funnel(make_rungs(ladder, tuned), make_limits(config), plan, pool)
+        funnel = Funnel(make_rungs(ladder, tuned), config.limits.static, plan, pool)
         yield SearchRun(config, store, QuietProgress(), workloads, funnel, search_strategy(config))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ruleforge.app import rules_page
 from ruleforge.app.config import json_schema
+from ruleforge.app.objectives import objectives_page
 from ruleforge.core import parser, rule
 from ruleforge.core.ops import OPS, RESERVED, TERMINALS, Kind, Op
 from ruleforge.errors import InputError, RuleforgeError
@@ -143,24 +144,23 @@ def main(arguments: list[str]) -> int:
         return 2
     if arguments == ["--check"]:
         old = [*([PAGE] if made != page else []), *([] if rules_page.is_current() else [rules_page.PAGE])]
-        old += [path for path, text in schemas().items() if path.read_text(encoding="utf-8") != text]
+        old += [path for path, text in files().items() if path.read_text(encoding="utf-8") != text]
         for each in old:
             print(f"{each} is out of date; run `make docs`", file=sys.stderr)
         return int(bool(old))
     PAGE.write_text(made, encoding="utf-8")
     rules_page.write()
-    for path, text in schemas().items():
+    for path, text in files().items():
         path.write_text(text, encoding="utf-8")
-    print(f"wrote {', '.join(map(str, (PAGE, rules_page.PAGE, *schemas())))}")
+    print(f"wrote {', '.join(map(str, (PAGE, rules_page.PAGE, *files())))}")
     return 0
 
 
-def schemas() -> dict[Path, str]:
-    """The JSON Schemas that editors read: of a search config and of a grammar."""
+def files() -> dict[Path, str]:
+    """Files that are generated as a whole: the JSON Schemas that editors read, and the page of objectives."""
     parts = {"search_config.schema.json": json_schema(), "grammar.schema.json": grammar_schema()}
-    return {
-        _FOLDER / name: json.dumps(part, indent=2, ensure_ascii=False) + "\n" for name, part in parts.items()
-    }
+    texts = {name: json.dumps(part, indent=2, ensure_ascii=False) + "\n" for name, part in parts.items()}
+    return {_FOLDER / name: text for name, text in {**texts, "objectives.md": objectives_page()}.items()}
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from typing import Any, Final, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from ruleforge.app.schema import OBJECTIVES, Config, refuse_objective
+from ruleforge.app.objectives import OBJECTIVES
+from ruleforge.app.schema import Config, refuse_objective
 from ruleforge.app.toml_places import KeyPath, Place
 from ruleforge.app.values import Table, choices
 from ruleforge.errors import ConfigError
@@ -46,7 +47,7 @@ def describe(error: Any, data: Any, deterministic: bool) -> Fault:
     limits = error.get("ctx", {})
     if kind == "ruleforge":
         if limits["at"]:
-            path = (*path, limits["at"])
+            path = (*path, *limits["at"].split("."))
         return Fault(path, f"{name}: {limits['message']}" if name else limits["message"], limits["hint"])
     if kind == "extra_forbidden":
         return Fault(path, *_unknown_key(path, deterministic))

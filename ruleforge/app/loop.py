@@ -11,13 +11,14 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ruleforge.app.config import load_validation_workloads
 from ruleforge.app.confirming import Confirmed, confirm_protocol
 from ruleforge.app.identity import form_key
+from ruleforge.app.objectives import OBJECTIVES, Measured, front_of
 from ruleforge.app.progress import Progress
-from ruleforge.app.ranking import SPEEDUP, front_of
+from ruleforge.app.ranking import SPEEDUP
 from ruleforge.app.schema import Config
 from ruleforge.app.setup import LANE_STEPS_PER_S, final_protocol
 from ruleforge.app.watching import Look, Watch
@@ -26,6 +27,7 @@ from ruleforge.core.text import parse
 from ruleforge.evaluate.evaluator import Outcome
 from ruleforge.evaluate.funnel import Funnel, RungResult, Verdict, standing_value
 from ruleforge.evaluate.lanes import sample_steps
+from ruleforge.evaluate.latency import latency_ns
 from ruleforge.records import (
     CandidateRow,
     EvaluationRow,
@@ -56,6 +58,7 @@ class _Known:
     value: float = 0.0
     rung: int = -1
     objectives: tuple[float, ...] = ()
+    is_allowed: bool = True
 
 
 @dataclass
@@ -133,12 +136,15 @@ class SearchRun:
         told = []
         for number, verdict in verdicts.items():
             results = climbed.get(number, ())
-            objectives = self._objectives(asked[number].rule, results) if results else None
+            values = self._values(asked[number].rule, verdict.text, results) if results else {}
+            beyond = self._beyond(values, results)
+            verdicts[number] = replace(verdict, reason=verdict.reason or beyond)
             self.candidates[number] = _Known(
                 verdict.text, asked[number].rule.nodes, standing_value(results, len(self.funnel.rungs)),
-                results[-1].rung if results else -1, objectives or (),
+                results[-1].rung if results else -1, self._objectives(values) if results else (), not beyond,
             )  # fmt: skip
-            told.append(Told(asked[number], number, objectives))
+            alive = bool(results) and not beyond
+            told.append(Told(asked[number], number, self.candidates[number].objectives if alive else None))
         self.strategy.tell(told)
         clock.lap("select")
         looked_at = self._look()
@@ -195,14 +201,31 @@ class SearchRun:
                     asked[number], verdicts[number] = new[number], verdict
         return asked, verdicts
 
-    def _objectives(self, rule: Rule, results: tuple[RungResult, ...]) -> tuple[float, ...]:
-        cost = rule.cost
-        values = {
-            "speedup": standing_value(results, len(self.funnel.rungs)),
-            "complexity": float(rule.nodes),
-            "cost": float(cost.flops),
-            "slots": float(cost.slots),
-        }
+    def _values(self, rule: Rule, text: str, results: Sequence[RungResult]) -> dict[str, float]:
+        """The objectives and trained limits of the config, as a candidate's highest rung showed them."""
+        limits = self.config.limits
+        names = [*self.config.axes, *limits.trained, *(["latency"] if limits.latency_ns is not None else [])]
+        top = results[-1]
+        seen = Measured(
+            rule, top.outcomes, top.speedups, top.speedup, self.funnel.rungs[top.rung].baselines,
+            latency_ns(text, self.funnel.plan.update_plane) if "latency" in names else None,
+        )  # fmt: skip
+        missed = len(self.funnel.rungs) - 1 - top.rung
+        return {name: OBJECTIVES[name].judged(seen, missed) for name in names}
+
+    def _beyond(self, values: Mapping[str, float], results: Sequence[RungResult]) -> str:
+        """What a rule that was trained in full passes, in words, or ""."""
+        limits = self.config.limits
+        full = bool(results) and results[-1].rung == len(self.funnel.rungs) - 1
+        for name, limit in limits.trained.items() if full else ():
+            row = OBJECTIVES[name]
+            if values[name] < limit if row.direction == "max" else values[name] > limit:
+                return f"{name} {values[name]:.3g} {row.unit}, {row.word} {limit:g} is asked for"
+        if limits.latency_ns is not None and values.get("latency", 0.0) > limits.latency_ns:
+            return f"{values['latency']:.3g} ns per weight, at most {limits.latency_ns:g} are allowed"
+        return ""
+
+    def _objectives(self, values: Mapping[str, float]) -> tuple[float, ...]:
         weights = self.config.signed_weights
         if weights is not None:
             return (sum(weight * values[name] for name, weight in weights.items()),)
@@ -271,14 +294,26 @@ class SearchRun:
         )
 
     def _best(self) -> int | None:
-        trained = [n for n, known in self.candidates.items() if known.rung >= 0]
+        trained = [n for n, known in self.candidates.items() if known.rung >= 0 and known.is_allowed]
         return min(trained, key=lambda n: (-self.candidates[n].value, n), default=None)
 
     def front(self) -> list[int]:
-        """Candidates of the full rung that no other beats in both speed-up and nodes, best first."""
-        full = [n for n, known in self.candidates.items() if known.rung == len(self.funnel.rungs) - 1]
-        full.sort(key=lambda n: (-self.candidates[n].value, self.candidates[n].nodes, n))
-        return front_of((n, self.candidates[n].nodes) for n in full)
+        """Candidates of the full rung that no other beats on all axes, best on the first one first.
+
+        Where there is a weighted sum in place of axes, they are speed-up and nodes.
+        """
+        full = self._full(self.candidates)
+        if self.config.weights is not None:
+            pairs = ((n, (self.candidates[n].value, float(self.candidates[n].nodes))) for n in full)
+            return front_of(pairs, ("max", "min"))
+        points = ((n, self.candidates[n].objectives) for n in full)
+        return front_of(points, tuple(self.config.axes.values()))
+
+    def _full(self, numbers: Iterable[int]) -> list[int]:
+        """Those that were trained in full and keep the limits, best search fitness first."""
+        top = len(self.funnel.rungs) - 1
+        full = [n for n in numbers if self.candidates[n].rung == top and self.candidates[n].is_allowed]
+        return sorted(full, key=lambda n: (-self.candidates[n].value, self.candidates[n].nodes, n))
 
     @property
     def validation_rung(self) -> int:
@@ -294,8 +329,7 @@ class SearchRun:
         leave no room for anything else.
         """
         numbers = self.candidates if among is None else among
-        full = [n for n in numbers if self.candidates[n].rung == len(self.funnel.rungs) - 1]
-        full.sort(key=lambda n: (-self.candidates[n].value, self.candidates[n].nodes, n))
+        full = self._full(numbers)
         forms: Counter[str] = Counter()
         chosen: list[int] = []
         for n in full:
@@ -354,7 +388,9 @@ class SearchRun:
             rung, speedup = values.get(candidate.id, (-1, 0.0))
             value = standing_value((RungResult(rung, {}, {}, speedup),), n_rungs) if rung >= 0 else 0.0
             told = tuple(objectives.get((candidate.id, name), 0.0) for name in names) if rung >= 0 else ()
-            self.candidates[candidate.id] = _Known(candidate.text, candidate.nodes, value, rung, told)
+            self.candidates[candidate.id] = _Known(
+                candidate.text, candidate.nodes, value, rung, told, not (rung >= 0 and candidate.reason)
+            )  # fmt: skip
         self.funnel.counts = Counter(last.funnel)
         self.next_id = int(last.rng["next_id"])
         self.generation = last.n + 1

@@ -5,10 +5,10 @@ Reads the store, and trains nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from ruleforge.app.objectives import OBJECTIVES, front_of
 from ruleforge.records import CandidateRow
 from ruleforge.store import Store
 
@@ -23,24 +23,14 @@ class Ranked:
         row: the candidate.
         rung: highest rung that it reached.
         speedup: over the oracle at that rung; None where nothing could be compared.
-        on_front: of the run's highest rung, and no other there has a better speed-up in as few nodes.
+        on_front: of the run's highest rung, and no other there is as good on all of the run's axes; those are
+            speed-up and nodes where it has a weighted sum in place of axes.
     """
 
     row: CandidateRow
     rung: int
     speedup: float | None
     on_front: bool
-
-
-def front_of(best_first: Iterable[tuple[int, int]]) -> list[int]:
-    """Of (id, nodes) pairs, best speed-up first, those that no better one matches in nodes."""
-    front: list[int] = []
-    fewest: int | None = None
-    for number, nodes in best_first:
-        if fewest is None or nodes < fewest:
-            front.append(number)
-            fewest = nodes
-    return front
 
 
 def rank(store: Store) -> list[Ranked]:
@@ -58,6 +48,28 @@ def rank(store: Store) -> list[Ranked]:
 
     rows.sort(key=order)
     compared = [row for row in rows if reached[row.id][0] == highest and reached[row.id][1] is not None]
-    front = set(front_of((row.id, row.nodes) for row in compared))
+    compared = [row for row in compared if not row.reason]  # one with a reason is beyond a limit
+    axes = {name: _of(store, name) for name in OBJECTIVES}
+    axes = {
+        name: values for name, values in axes.items() if compared and all(r.id in values for r in compared)
+    }
+    directions = [OBJECTIVES[name].direction for name in axes] or ["max", "min"]
+    front = set(
+        front_of(
+            (
+                (
+                    row.id,
+                    [values[row.id] for values in axes.values()] or (reached[row.id][1] or 0.0, row.nodes),
+                )
+                for row in compared
+            ),
+            directions,
+        )
+    )
     rows.sort(key=lambda row: row.id not in front)
     return [Ranked(row, *reached[row.id], row.id in front) for row in rows]
+
+
+def _of(store: Store, name: str) -> dict[int, float]:
+    """The values of an objective that a run was told, by candidate."""
+    return {fit.candidate: fit.value for fit in store.fitness(objective=name) if fit.value is not None}

@@ -27,7 +27,6 @@ from ruleforge.app.setup import (
     expected_generations,
     final_protocol,
     lane_steps,
-    make_limits,
     make_plan,
     make_rungs,
     rung_protocols,
@@ -171,9 +170,13 @@ def _go(
             "no baseline learns anything on any workload, so no rule can be compared with one",
             hint="give more steps or other learning rates, and look whether the task's loss turns nan",
         )
+    _require_metrics(config, tuned[-1])
+    for entry in config.search.seed_rules:
+        if beyond := config.limits.static.broken_by(entry.rule().rule):
+            progress.message(f"the seed rule {entry.name} is beyond the limits and is not trained: {beyond}")
     if len(workloads) == 1:
         progress.message("one workload: nothing can be said about transfer")
-    funnel = Funnel(rungs, make_limits(config), plan, pool, dedupe=config.search.dedupe)
+    funnel = Funnel(rungs, config.limits.static, plan, pool, dedupe=config.search.dedupe)
     strategy = search_strategy(config)
     watch = _make_watch(config, store, plan, pool, progress)
     run = SearchRun(config, store, progress, workloads, funnel, strategy, watch, started=began)
@@ -241,6 +244,16 @@ def _finish(run: SearchRun, began: float, tuned: list[Baselines]) -> dict[str, A
         "peak_memory_mb": round(_peak_memory_mb(), 1),
         "phases_s": _seconds(store),
     }
+
+
+def _require_metrics(config: Config, tuned: Baselines) -> None:
+    """Refuse an objective or limit on the workloads' metric where none of them reports one."""
+    asked = "final_metric" in config.axes or "final_metric" in config.limits.trained
+    if asked and all(o.metric is None for w in tuned.usable() for o in tuned.outcomes[w].values()):
+        raise RunError(
+            "final_metric ranks nothing: no workload reports a metric",
+            hint="leave it out, or let the task's evaluate return an accuracy",
+        )
 
 
 def _choose_finalists(

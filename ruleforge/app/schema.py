@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
 
+from ruleforge.app.contradictions import contradictions
+from ruleforge.app.objectives import OBJECTIVES, Direction
 from ruleforge.app.values import (
     HELD_OUT,
     Duration,
@@ -26,33 +28,14 @@ from ruleforge.app.values import (
 )
 from ruleforge.core.known import KNOWN
 from ruleforge.errors import GrammarError
+from ruleforge.evaluate.limits import Limits as StaticLimits
 from ruleforge.tasks import SUITES, WORKLOADS, shares_data
 from ruleforge.words import did_you_mean
 
-Direction = Literal["max", "min"]
-
-# What may be an axis today, with its only sensible direction.
-OBJECTIVES: Final[dict[str, Direction]] = {
-    "speedup": "max",
-    "complexity": "min",
-    "cost": "min",
-    "slots": "min",
-}
-# Names kept for objectives that are not measured yet.
-LATER_OBJECTIVES: Final = (
-    "final_loss",
-    "final_metric",
-    "generalization_gap",
-    "stability",
-    "lr_robustness",
-    "sample_efficiency",
-    "bytes",
-    "energy",
-    "consistency",
-    "smoothness",
-)
-# Measured by a clock, so two equal runs differ in them.
-TIME_OBJECTIVES: Final = ("time", "wall_time", "wall_s", "step_time", "latency", "throughput")
+# What people call a measured time; the one that is measured is `latency`.
+TIME_OBJECTIVES: Final = ("time", "wall_time", "wall_s", "step_time", "throughput")
+CLOCKED: Final = tuple(name for name, row in OBJECTIVES.items() if row.needs == "clock")
+TRAINED: Final = tuple(name for name, row in OBJECTIVES.items() if row.needs == "training")
 
 STRATEGIES: Final = ("nsga2", "aging", "hyper_only", "random")
 LATER_STRATEGIES: Final = ("islands",)
@@ -280,31 +263,54 @@ class Training(Table):
         return self.workloads if self.workloads is not None else SUITES[self.suite or "search"]
 
 
-class Objectives(Table):
-    """Pareto axes: which are used. Each has one direction, stated so that the config can be read alone."""
+if TYPE_CHECKING:
 
-    speedup: Literal["max"] | None = None
-    """Steps of the oracle's baseline to its targets over the rule's steps (ratio, geometric mean)."""
-    complexity: Literal["min"] | None = None
-    """Distinct nodes of the canonical rule."""
-    cost: Literal["min"] | None = None
-    """Floating-point operations per weight and step."""
-    slots: Literal["min"] | None = None
-    """State tensors of the size of the weights."""
+    class Objectives(Table):
+        """Pareto axes."""
 
+    class Weights(Table):
+        """Weights of one sum."""
 
-class Weights(Table):
-    """Weights of one weighted sum, in place of Pareto axes. The sum is maximised; what is better when
-    smaller enters it with a minus sign, so weights are positive."""
+    class _TrainedLimits(Table):
+        """Limits on what training shows."""
 
-    speedup: float | None = Field(default=None, gt=0)
-    """Weight of the speed-up."""
-    complexity: float | None = Field(default=None, gt=0)
-    """Weight of one node."""
-    cost: float | None = Field(default=None, gt=0)
-    """Weight of one FLOP per weight."""
-    slots: float | None = Field(default=None, gt=0)
-    """Weight of one state slot."""
+else:
+    Objectives = create_model(
+        "Objectives",
+        __base__=Table,
+        __doc__="Pareto axes: which are used. Each has one direction, stated so that it can be read alone.",
+        **{
+            name: (Literal[row.direction] | None, Field(default=None, description=row.described))
+            for name, row in OBJECTIVES.items()
+        },
+    )
+    Weights = create_model(
+        "Weights",
+        __base__=Table,
+        __doc__="Weights of one weighted sum, in place of Pareto axes. The sum is maximised; what is better "
+        "when smaller enters it with a minus sign, so weights are positive.",
+        **{
+            name: (
+                float | None,
+                Field(default=None, gt=0, description=f"Weight of one unit ({row.unit}) of {name}."),
+            )
+            for name, row in OBJECTIVES.items()
+        },
+    )
+    _TrainedLimits = create_model(
+        "_TrainedLimits",
+        __base__=Table,
+        **{
+            name: (
+                float | None,
+                Field(
+                    default=None, description=f"Of a rule trained in full, {row.word} this. {row.described}"
+                ),
+            )
+            for name, row in OBJECTIVES.items()
+            if row.needs == "training"
+        },
+    )
 
 
 def refuse_objective(name: str, *, deterministic: bool) -> tuple[str, str]:
@@ -315,14 +321,14 @@ def refuse_objective(name: str, *, deterministic: bool) -> tuple[str, str]:
             f"objective {name!r} is measured by a clock, which deterministic = true rules out",
             f"use cost, which counts operations; {available}",
         )
-    if name in TIME_OBJECTIVES or name in LATER_OBJECTIVES:
-        return f"objective {name!r} is not available yet", available
-    hint = did_you_mean(name, (*OBJECTIVES, *LATER_OBJECTIVES), available)
-    return f"there is no objective {name!r}", hint
+    if name in TIME_OBJECTIVES:
+        return f"there is no objective {name!r}", f"measured time is called latency; {available}"
+    return f"there is no objective {name!r}", did_you_mean(name, OBJECTIVES, available)
 
 
-class Limits(Table):
-    """What a candidate may not exceed; checked before it is trained."""
+class Limits(_TrainedLimits):
+    """What a candidate may not pass: its size and cost before it is trained, the rest once it was trained in
+    full. A rule that passes one is no parent and no finalist."""
 
     nodes: int = Field(default=30, ge=2, le=512)
     """Distinct nodes of the canonical rule."""
@@ -332,6 +338,22 @@ class Limits(Table):
     """Floating-point operations per weight and step."""
     bytes_per_weight: float | None = Field(default=None, gt=0)
     """Bytes moved per weight and step, in float32."""
+    energy_per_weight: float | None = Field(default=None, gt=0)
+    """Estimated picojoules per weight and step; see the objective energy."""
+    latency_ns: float | None = Field(default=None, gt=0)
+    """Measured nanoseconds per weight and step on this machine; needs deterministic = false."""
+
+    @property
+    def static(self) -> StaticLimits:
+        """Those that need no training."""
+        return StaticLimits(
+            self.nodes, self.states, self.flops_per_weight, self.bytes_per_weight, self.energy_per_weight
+        )
+
+    @property
+    def trained(self) -> dict[str, float]:
+        """Limits on what training shows, by objective."""
+        return {name: value for name in TRAINED if (value := getattr(self, name)) is not None}
 
 
 DEFAULT_BASELINES: Final = (
@@ -425,6 +447,12 @@ class Config(Table):
             )
         return self
 
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for at, message, hint in contradictions(self):
+            fail(message, hint, at)
+        return self
+
     @property
     def grammar_ref(self) -> str:
         """What `load_grammar` takes: the grammar's name, or its path from wherever the process stands."""
@@ -432,9 +460,9 @@ class Config(Table):
 
     @property
     def axes(self) -> dict[str, Direction]:
-        """Objectives in use and their directions, in the order of `OBJECTIVES`."""
+        """Objectives in use and their directions, in the order of the table."""
         chosen = self.weights if self.weights is not None else self.objectives
-        return {name: way for name, way in OBJECTIVES.items() if getattr(chosen, name) is not None}
+        return {name: row.direction for name, row in OBJECTIVES.items() if getattr(chosen, name) is not None}
 
     @property
     def fitness_names(self) -> tuple[str, ...]:

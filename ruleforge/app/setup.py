@@ -12,7 +12,7 @@ from ruleforge.backends import fastest_plane, is_on_gpu
 from ruleforge.core.text import RuleText
 from ruleforge.evaluate.baselines import Baselines
 from ruleforge.evaluate.evaluator import FINAL_SEED, SCORE_SEED, Protocol
-from ruleforge.evaluate.funnel import Limits, Rung
+from ruleforge.evaluate.funnel import Rung
 from ruleforge.evaluate.lanes import Plan
 from ruleforge.evaluate.prepare import compilable, tell_one_by_one
 from ruleforge.search.grammar import load_grammar
@@ -108,15 +108,6 @@ def make_rungs(
         Rung(places, protocol, tuned, share)
         for (places, protocol, share), tuned in zip(ladder, baselines, strict=True)
     ]
-
-
-def make_limits(config: Config) -> Limits:
-    return Limits(
-        nodes=config.limits.nodes,
-        states=config.limits.states,
-        flops_per_weight=config.limits.flops_per_weight,
-        bytes_per_weight=config.limits.bytes_per_weight,
-    )
 
 
 def baseline_rules(config: Config) -> dict[str, RuleText]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from typing import Any, Final, Self
 
+from scipy.special import stdtrit
+
 from ruleforge.app.config import load_validation_workloads
 from ruleforge.app.schema import Config
 from ruleforge.app.setup import rung_protocols
@@ -26,9 +28,7 @@ from ruleforge.tasks import Workload
 WATCH_SEED: Final = 5000
 WATCH_SEEDS: Final = 2
 PATIENCE: Final = 2
-# Quantiles of Student's t at 95 %, by degrees of freedom; the normal distribution's beyond them.
-_T95: Final = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812)
-_Z95: Final = 1.645
+CERTAINTY: Final = 0.95
 ONE_WORKLOAD_MARGIN: Final = math.log(1.1)
 
 
@@ -103,7 +103,7 @@ def _is_worse(look: Look, best: Look) -> bool:
         return False
     if len(gaps) == 1:
         return gaps[0] < -ONE_WORKLOAD_MARGIN
-    quantile = _T95[len(gaps) - 2] if len(gaps) - 2 < len(_T95) else _Z95
+    quantile = float(stdtrit(len(gaps) - 1, CERTAINTY))
     return fmean(gaps) + quantile * stdev(gaps) / math.sqrt(len(gaps)) < 0
 
 

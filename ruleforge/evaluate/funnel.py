@@ -15,6 +15,7 @@ from ruleforge.core.rule import Rule
 from ruleforge.evaluate.baselines import Baselines
 from ruleforge.evaluate.evaluator import Outcome, Progress, Protocol, evaluate
 from ruleforge.evaluate.lanes import Plan
+from ruleforge.evaluate.limits import Limits
 from ruleforge.evaluate.probes import Behaviours, ProbeResult, probe, probe_on_numba
 from ruleforge.evaluate.statistics import geometric_mean
 from ruleforge.evaluate.workers import Workers
@@ -22,29 +23,6 @@ from ruleforge.tasks import Workload
 
 PROBE_BATCH = 64
 STOPPED_EARLY = 0.5
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Hard limits of a candidate; one that passes any is refused before it is trained."""
-
-    nodes: int = 30
-    states: int = 2
-    flops_per_weight: float = 40.0
-    bytes_per_weight: float | None = None
-
-    def broken_by(self, rule: Rule) -> str:
-        """What a rule breaks, in words, or ""."""
-        cost = rule.cost
-        for name, value, limit in (
-            ("nodes", rule.nodes, self.nodes),
-            ("state slots", cost.slots, self.states),
-            ("FLOPs per weight", cost.flops, self.flops_per_weight),
-            ("bytes per weight", cost.bytes, self.bytes_per_weight),
-        ):
-            if limit is not None and value > limit:
-                return f"{value:g} {name}, at most {limit:g} are allowed"
-        return ""
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,7 @@ from ruleforge.app.config import (
 )
 from ruleforge.app.schema import (
     DEFAULT_RUNGS,
-    LATER_OBJECTIVES,
     LATER_STRATEGIES,
-    OBJECTIVES,
     STRATEGIES,
     TIME_OBJECTIVES,
 )
@@ -270,18 +268,52 @@ def test_all_faults_come_in_one_message() -> None:
     assert error.as_json()["line"] == 1
 
 
-@pytest.mark.parametrize("name", LATER_OBJECTIVES)
-def test_objectives_to_come_are_refused_by_name(name: str) -> None:
-    error = fault(f"[objectives]\n{name} = 'min'")
-    assert "not available yet" in error.message
-    assert all(each in error.hint for each in OBJECTIVES)
-
-
 @pytest.mark.parametrize("name", TIME_OBJECTIVES)
 def test_a_measured_time_is_refused_while_deterministic(name: str) -> None:
     assert "deterministic = true" in fault(f"[objectives]\n{name} = 'min'").message
     loose = fault(f"deterministic = false\n[objectives]\n{name} = 'min'")
-    assert "not available yet" in loose.message
+    assert "called latency" in loose.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("[objectives]\nspeedup = 'max'\nlatency = 'min'", 3, "deterministic = true"),
+        ("[limits]\nlatency_ns = 3", 2, "deterministic = true"),
+        ("[limits]\nflops_per_weight = 1", 2, "no rule can meet flops_per_weight = 1: `update = g` takes 2"),
+        ("[limits]\nbytes_per_weight = 11", 2, "no rule can meet bytes_per_weight = 11"),
+        ("[limits]\nenergy_per_weight = 100.0", 2, "no rule can meet energy_per_weight"),
+        ("[limits]\nstability = 1.5", 2, "1 is the most"),
+        ("[limits]\nlr_robustness = 4.5", 2, "span 4 decades"),
+        ("[limits]\nstates = 0\n[objectives]\nspeedup = 'max'\nslots = 'min'", 5, "no rule may have a state"),
+        ("[limits]\nbytes_per_weight = 19\n[weights]\nspeedup = 1\nbytes = 0.1", 5, "the same bytes"),
+        ("[limits]\nflops_per_weight = 2\n[objectives]\ncost = 'min'", 4, "only `update = g`"),
+        ("[objectives]\nspeedup = 'max'\nsmoothness = 'min'", 3, "reads progress"),
+        ("[limits]\nstability = 1\n[objectives]\nstability = 'max'", 4, "leaves 1 alone"),
+        (
+            "[training]\nlrs = { low = 0.1, high = 0.1, points = 1 }\n[objectives]\nlr_robustness = 'max'",
+            4,
+            "spans no range",
+        ),
+        (
+            "[search]\nstrategy = 'hyper_only'\nseed_rules = ['adam']\n[limits]\nnodes = 5",
+            4,
+            "beyond the limits: 10 nodes",
+        ),
+    ],
+)
+def test_wishes_that_exclude_each_other_are_refused_with_the_reason(text: str, line: int, words: str) -> None:
+    error = fault(text)
+    assert words in error.message and error.line == line and error.hint
+    assert error.exit_code == 2
+
+
+def test_wishes_that_go_together_are_not_refused() -> None:
+    parse_config(
+        "deterministic = false\n[limits]\nbytes_per_weight = 20\nflops_per_weight = 3\nlatency_ns = 9\n"
+        "stability = 0.5\nlr_robustness = 1\nfinal_loss = 0.2\nenergy_per_weight = 5000\n"
+        "[objectives]\nspeedup = 'max'\nslots = 'min'\nbytes = 'min'\nlatency = 'min'\nconsistency = 'max'"
+    )
 
 
 def test_a_fault_in_an_override_names_the_override() -> None:

@@ -6,7 +6,7 @@ from itertools import combinations
 
 from ruleforge.app.compare import comparison_protocol
 from ruleforge.app.config import load_workloads, parse_config
-from ruleforge.app.setup import final_protocol, make_limits, rung_protocols
+from ruleforge.app.setup import final_protocol, rung_protocols
 from ruleforge.evaluate.funnel import Limits
 
 MOST_SEEDS = 1000
@@ -14,7 +14,7 @@ MOST_SEEDS = 1000
 
 def test_the_configs_limits_are_those_of_candidates() -> None:
     text = "[limits]\nnodes = 9\nstates = 1\nflops_per_weight = 7.5\nbytes_per_weight = 24"
-    assert make_limits(parse_config(text)) == Limits(9, 1, 7.5, 24)
+    assert parse_config(text).limits.static == Limits(9, 1, 7.5, 24)
 
 
 def test_no_seed_that_chose_a_setting_or_a_champion_scores_it() -> None:
