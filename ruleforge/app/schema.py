@@ -29,7 +29,7 @@ from ruleforge.app.values import (
 from ruleforge.core.known import KNOWN
 from ruleforge.errors import GrammarError
 from ruleforge.evaluate.limits import Limits as StaticLimits
-from ruleforge.tasks import SUITES, WORKLOADS, shares_data
+from ruleforge.tasks import SEALED, SUITES, WORKLOADS, shares_data
 from ruleforge.words import did_you_mean
 
 # What people call a measured time; the one that is measured is `latency`.
@@ -216,14 +216,14 @@ class Training(Table):
     def _known_suite(cls, value: str | None) -> str | None:
         if value is None:
             return value
+        if value in (HELD_OUT, SEALED):
+            fail(
+                f"the {value.replace('_', '-')} suite is never used by a search",
+                f"compare with it afterwards: ruleforge compare RUN --suite {value}",
+            )
         if value not in SUITES:
             fail(
                 f"there is no suite {value!r}", choices(value, [each for each in SUITES if each != HELD_OUT])
-            )
-        if value == HELD_OUT:
-            fail(
-                "the held-out suite is never used by a search",
-                f"compare with it afterwards: ruleforge compare RUN --suite {HELD_OUT}",
             )
         return value
 

@@ -29,7 +29,7 @@ from ruleforge.core.known import known
 from ruleforge.core.text import RuleText, load, parse
 from ruleforge.errors import InputError
 from ruleforge.store import CHAMPION, DATABASE
-from ruleforge.tasks import WORKLOADS
+from ruleforge.tasks import SEALED, WORKLOADS
 from ruleforge.words import did_you_mean
 
 HELD_OUT: Final = "held_out"
@@ -191,6 +191,8 @@ def _check_workload(name: str, info: ValidationInfo) -> str:
                 f"workload {name!r} is held out, so a search never uses it", "`ruleforge tasks` shows suites"
             )
         return name
+    if name.startswith(f"{SEALED}_"):
+        fail(f"workload {name!r} is sealed, so a search never uses it", "`ruleforge tasks` shows suites")
     place, colon, factory = name.rpartition(":")
     if not colon:
         fail(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .registry import SUITES, WORKLOADS, load_suite, load_workload, shares_data
+from .sealed import SEALED
 from .template import TEMPLATE
 from .workload import TrainingData, Workload
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from .check import check_task
 
 __all__ = [
+    "SEALED",
     "SUITES",
     "TEMPLATE",
     "WORKLOADS",

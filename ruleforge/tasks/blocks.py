@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import TaskError
 from .base import Batch, Params, Task
 
 Forward = Callable[[Params, Tensor], Tensor]
@@ -29,6 +30,17 @@ class Rows:
     y: Tensor
     x_valid: Tensor
     y_valid: Tensor
+
+
+def knobs_within(name: str, **knobs: tuple[float, float, float]) -> None:
+    """Refuse knobs outside their documented ranges; each is (value, lowest, highest), ends included.
+
+    Raises:
+        TaskError: naming the first one that is out of range.
+    """
+    for knob, (value, low, high) in knobs.items():
+        if not low <= value <= high:
+            raise TaskError(f"task {name!r}: {knob} is {value}", hint=f"choose {low:g} to {high:g}")
 
 
 def uniform(generator: torch.Generator, *shape: int, bound: float) -> Tensor:
@@ -49,8 +61,9 @@ def linear_init(generator: torch.Generator, name: str, n_in: int, n_out: int) ->
 
 
 def linear(params: Params, name: str, x: Tensor) -> Tensor:
-    """(…, n_in) → (…, n_out)."""
-    return F.linear(x, params[f"{name}.weight"], params[f"{name}.bias"])
+    """(…, n_in) → (…, n_out); in two dimensions, since vmap makes many small products of more."""
+    flat = F.linear(x.reshape(-1, x.shape[-1]), params[f"{name}.weight"], params[f"{name}.bias"])
+    return flat.reshape(*x.shape[:-1], flat.shape[-1])
 
 
 def mlp_init(generator: torch.Generator, *sizes: int) -> Params:
@@ -102,6 +115,7 @@ def supervised(
     steps: int,
     sources: str,
     batch: Callable[[torch.Generator], Batch] | None = None,
+    measure: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Task:
     """Classification where y holds integers, else regression with squared error.
 
@@ -114,16 +128,17 @@ def supervised(
         steps: optimizer steps of the full budget.
         sources: data, licence, paper.
         batch: draws batches where they are not rows of `rows.x` (endless generated data).
+        measure: (output, target) → scalar loss, where it is another.
     """
     is_classes = not rows.y_valid.dtype.is_floating_point
-    measure = cross_entropy if is_classes else squared_error
+    measured = measure or (cross_entropy if is_classes else squared_error)
 
     def loss(params: Params, batch: Batch, key: int) -> Tensor:
-        return measure(forward(params, batch[0]), batch[1])
+        return measured(forward(params, batch[0]), batch[1])
 
     def evaluate(params: Params) -> dict[str, Tensor]:
         output = forward(params, rows.x_valid)
-        values = {"loss": measure(output, rows.y_valid)}
+        values = {"loss": measured(output, rows.y_valid)}
         if is_classes:
             values["accuracy"] = (output.argmax(-1) == rows.y_valid).float().mean()
         return values

@@ -7,16 +7,19 @@ that the sizes stated here are true and that suites share neither data nor archi
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..errors import TaskError
 from ..words import did_you_mean
+from .sealed import SEALED, load_sealed
 from .workload import Workload, load_user_workload
 
 
 def _row(
     name: str,
-    module: str,
+    place: str,
     suite: str,
     *,
     family: str,
@@ -26,12 +29,19 @@ def _row(
     steps: int,
     n_weights: int,
     stresses: str,
+    adam_over_sgd: float | None = None,
+    knobs: Mapping[str, Any] | None = None,
 ) -> Workload:
+    """One row; `place` is a module with a function of the workload's name, or "module:family" with knobs."""
+    module, _, family = place.partition(":")
+    arguments: dict[str, Any] = {"batch_size": batch_size, "steps": steps}
+    if family:
+        arguments |= {"name": name, **(knobs or {})}
     return Workload(
         name=name,
-        target=f"{__package__}.{module}:{name}",
+        target=f"{__package__}.{module}:{family or name}",
         folder="",
-        arguments=(("batch_size", batch_size), ("steps", steps)),
+        arguments=tuple(arguments.items()),
         suite=suite,
         family=family,
         architecture=architecture,
@@ -40,6 +50,7 @@ def _row(
         batch_size=batch_size,
         steps=steps,
         n_weights=n_weights,
+        adam_over_sgd=adam_over_sgd,
     )
 
 
@@ -80,6 +91,55 @@ _ROWS = (
         steps=120,
         n_weights=2410,
         stresses="real data, small batches, fast early progress",
+    ),
+    _row(
+        "token_attention",
+        "symbols:token_sets",
+        "search",
+        family="classification of sets",
+        architecture="embedding and attention pooling",
+        data_id="generated:token_attention",
+        batch_size=32,
+        steps=150,
+        n_weights=965,
+        stresses="rare tokens: rows of the embedding with no gradient in most steps; a softmax inside",
+        knobs={"label_noise": 0.05},
+    ),
+    _row(
+        "spirals_residual",
+        "vectors:classes",
+        "search",
+        family="classification",
+        architecture="residual SiLU MLP, 4 hidden layers",
+        data_id="generated:spirals_residual",
+        batch_size=32,
+        steps=150,
+        n_weights=1011,
+        stresses="depth: square matrices in a row, features that must be bent before they separate",
+        knobs={
+            "geometry": "spirals",
+            "n_features": 8,
+            "n_classes": 3,
+            "condition": 4.0,
+            "label_noise": 0.05,
+            "width": 16,
+            "depth": 4,
+            "activation": "silu",
+            "form": "residual",
+        },
+    ),
+    _row(
+        "textures_mixer",
+        "pictures:textures",
+        "search",
+        family="image classification",
+        architecture="MLP mixer",
+        data_id="generated:textures_mixer",
+        batch_size=32,
+        steps=150,
+        n_weights=614,
+        stresses="weights shared over places and channels, pooling, endless noisy data",
+        knobs={"width": 12, "activation": "relu"},
     ),
     _row(
         "digits_conv",
@@ -128,6 +188,54 @@ _ROWS = (
         steps=200,
         n_weights=3577,
         stresses="rare symbols: heavy-tailed gradients in the embedding, a loss that never flattens",
+    ),
+    _row(
+        "heavy_tails",
+        "vectors:linear_map",
+        "validation",
+        family="regression",
+        architecture="linear regression, many outputs",
+        data_id="generated:heavy_tails",
+        batch_size=8,
+        steps=150,
+        n_weights=252,
+        stresses="8 rows a step with heavy-tailed noise, correlated features: single gradients mislead",
+        knobs={"noise": 1.0, "tail": 0.4, "condition": 10.0},
+    ),
+    _row(
+        "series_elman",
+        "recurrent:series",
+        "validation",
+        family="time series",
+        architecture="Elman network, unrolled",
+        data_id="generated:series_elman",
+        batch_size=32,
+        steps=150,
+        n_weights=481,
+        stresses="one matrix applied ten times: gradients that grow or vanish along the sequence",
+    ),
+    _row(
+        "teacher_rmsnorm",
+        "vectors:classes",
+        "validation",
+        family="classification",
+        architecture="RMS-norm GELU MLP, 4 hidden layers",
+        data_id="generated:teacher_rmsnorm",
+        batch_size=48,
+        steps=150,
+        n_weights=2404,
+        stresses="depth with normalized layers, classes 20 : 1, correlated features",
+        knobs={
+            "geometry": "teacher",
+            "n_features": 16,
+            "n_classes": 4,
+            "imbalance": 20.0,
+            "condition": 10.0,
+            "width": 24,
+            "depth": 4,
+            "activation": "gelu",
+            "norm": "rms",
+        },
     ),
     _row(
         "wine_layernorm",
@@ -201,6 +309,103 @@ _ROWS = (
         n_weights=1552,
         stresses="a long plateau, then a sudden drop; products of weight matrices",
     ),
+    _row(
+        "adding_gru",
+        "recurrent:adding",
+        "held_out",
+        family="sequence regression",
+        architecture="GRU, unrolled",
+        data_id="generated:adding_gru",
+        batch_size=32,
+        steps=200,
+        n_weights=977,
+        stresses="gates and memory: a plateau until two marked numbers are remembered",
+    ),
+    _row(
+        "code_transformer",
+        "symbols:next_symbol",
+        "held_out",
+        family="language model",
+        architecture="transformer, 1 block",
+        data_id="python_sources",
+        batch_size=16,
+        steps=200,
+        n_weights=3702,
+        stresses="attention, layer norm and embedding in one: parts of very different scale",
+    ),
+    _row(
+        "strokes_autoencoder",
+        "pictures:strokes",
+        "held_out",
+        family="denoising",
+        architecture="autoencoder, ELU",
+        data_id="generated:strokes_autoencoder",
+        batch_size=32,
+        steps=200,
+        n_weights=3576,
+        stresses="a narrow middle, low errors wanted, matrices alone",
+        knobs={"noise": 0.3},
+    ),
+    _row(
+        "equation_pinn",
+        "equations:boundary_value",
+        "held_out",
+        family="differential equation",
+        architecture="tanh network with derivatives in its loss",
+        data_id="generated:equation_pinn",
+        batch_size=48,
+        steps=200,
+        n_weights=481,
+        stresses="an ill-conditioned loss: its steepest directions are a network's second derivative",
+    ),
+    _row(
+        "sparse_labels",
+        "symbols:label_sets",
+        "held_out",
+        family="classification, many labels",
+        architecture="logistic regression, many labels",
+        data_id="generated:sparse_labels",
+        batch_size=32,
+        steps=120,
+        n_weights=976,
+        stresses="rare binary features, labels 10 : 1 against, wrong ones among them; convex",
+        knobs={"label_noise": 0.03},
+    ),
+    _row(
+        "iris_tiny_batch",
+        "tables",
+        "held_out",
+        family="classification",
+        architecture="ELU MLP, 2 hidden layers",
+        data_id="iris",
+        batch_size=4,
+        steps=150,
+        n_weights=403,
+        stresses="4 rows a step and wrong labels: gradients that are mostly noise",
+    ),
+    _row(
+        "shells_gated",
+        "vectors:classes",
+        "held_out",
+        family="classification",
+        architecture="gated MLP, 2 hidden layers",
+        data_id="generated:shells_gated",
+        batch_size=32,
+        steps=150,
+        n_weights=900,
+        stresses="products of layers, correlated features, validation rows off the training rows",
+        knobs={
+            "geometry": "shells",
+            "n_features": 8,
+            "n_classes": 4,
+            "condition": 4.0,
+            "shift": 0.3,
+            "width": 16,
+            "depth": 2,
+            "activation": "silu",
+            "form": "gated",
+        },
+    ),
 )
 
 WORKLOADS: dict[str, Workload] = {workload.name: workload for workload in _ROWS}
@@ -231,6 +436,8 @@ def load_workload(
     """
     if name_or_ref in WORKLOADS:
         found = WORKLOADS[name_or_ref]
+    elif name_or_ref.startswith(f"{SEALED}_"):
+        found = _among_sealed(name_or_ref)
     elif ":" in name_or_ref:
         found = load_user_workload(name_or_ref, base)
     else:
@@ -240,14 +447,23 @@ def load_workload(
 
 
 def load_suite(name: str) -> tuple[Workload, ...]:
-    """The workloads of a suite, in the registry's order.
+    """The workloads of a suite, in the registry's order; "sealed" too, once its seed has been drawn.
 
     Raises:
         TaskError: no such suite.
     """
+    if name == SEALED:
+        return load_sealed()
     if name not in SUITES:
-        raise TaskError(f"no suite {name!r}", hint=f"suites: {', '.join(SUITES)}")
+        raise TaskError(f"no suite {name!r}", hint=f"suites: {', '.join((*SUITES, SEALED))}")
     return tuple(WORKLOADS[each] for each in SUITES[name])
+
+
+def _among_sealed(name: str) -> Workload:
+    found = {workload.name: workload for workload in load_sealed()}
+    if name not in found:
+        raise TaskError(f"no workload {name!r}", hint=did_you_mean(name, found, ", ".join(found)))
+    return found[name]
 
 
 _DATA_ID = re.compile(r"(?P<source>[^\[\]]+)(\[(?P<low>\d+):(?P<high>\d+)\])?")

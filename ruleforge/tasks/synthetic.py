@@ -18,6 +18,7 @@ from .seeds import generator_from
 def teacher_student(
     batch_size: int = 32,
     steps: int = 200,
+    name: str = "teacher_student",
     n_features: int = 32,
     hidden: int = 24,
     condition: float = 30.0,
@@ -29,6 +30,7 @@ def teacher_student(
     Args:
         batch_size: fresh rows a step.
         steps: optimizer steps of the full budget.
+        name: what tables call it; another name is other data.
         n_features: inputs.
         hidden: width of the student; the teacher has half of it.
         condition: largest over smallest standard deviation along the features' principal axes, which
@@ -36,7 +38,7 @@ def teacher_student(
         sparsity: share of the teacher's first-layer weights that are zero.
         noise: standard deviation of the target's noise; the noise-free target has about 1.
     """
-    fixed = generator_from("teacher_student", n_features, hidden)
+    fixed = generator_from(name, n_features, hidden)
     mixing = log_spectrum(n_features, condition)[:, None] * rotation(n_features, fixed)  # (F, F)
     width = hidden // 2
     first = torch.randn(width, n_features, generator=fixed) * (3 / n_features) ** 0.5
@@ -53,7 +55,7 @@ def teacher_student(
     scale = target_of(torch.randn(4096, n_features, generator=fixed) @ mixing).std()
     x_valid, y_valid = draw(fixed, 200)
     return supervised(
-        "teacher_student",
+        name,
         lambda generator: mlp_init(generator, n_features, hidden, 1),
         lambda params, x: mlp(params, x, torch.tanh, 2).squeeze(-1),
         Rows(x_valid, y_valid, x_valid, y_valid),
@@ -67,6 +69,7 @@ def teacher_student(
 def noisy_labels(
     batch_size: int = 64,
     steps: int = 200,
+    name: str = "noisy_labels",
     n_features: int = 20,
     n_classes: int = 6,
     hidden: int = 32,
@@ -81,13 +84,14 @@ def noisy_labels(
     Args:
         batch_size: rows a step.
         steps: optimizer steps of the full budget.
+        name: what tables call it; another name is other data.
         n_features: inputs.
         n_classes: classes.
         hidden: width of both hidden layers.
         label_noise: share of training labels replaced by a random class.
         imbalance: how much more frequent the first class is than the last.
     """
-    fixed = generator_from("noisy_labels", n_features, n_classes)
+    fixed = generator_from(name, n_features, n_classes)
     frequency = float(imbalance) ** (-torch.arange(n_classes) / (n_classes - 1))
     centres = torch.randn(n_classes, 2, n_features, generator=fixed) * 0.8
 
@@ -101,7 +105,7 @@ def noisy_labels(
     wrong = torch.rand(y.shape, generator=fixed) < label_noise
     y = torch.where(wrong, torch.randint(n_classes, y.shape, generator=fixed), y)
     return supervised(
-        "noisy_labels",
+        name,
         lambda generator: mlp_init(generator, n_features, hidden, hidden, n_classes),
         lambda params, h: mlp(params, h, torch.relu, 3),
         Rows(x, y, x_valid, y_valid),
@@ -112,7 +116,12 @@ def noisy_labels(
 
 
 def quadratic(
-    batch_size: int = 32, steps: int = 200, size: int = 20, condition: float = 1000.0, noise: float = 1.0
+    batch_size: int = 32,
+    steps: int = 200,
+    name: str = "quadratic",
+    size: int = 20,
+    condition: float = 1000.0,
+    noise: float = 1.0,
 ) -> Task:
     """½‖A (W − W*) B‖², a quadratic in a matrix W (size, size), ill-conditioned and rotated.
 
@@ -123,11 +132,12 @@ def quadratic(
     Args:
         batch_size: noise matrices averaged in a batch: the noise falls as its square root.
         steps: optimizer steps of the full budget.
+        name: what tables call it; another name is other data.
         size: rows and columns of W.
         condition: largest over smallest eigenvalue of the Hessian.
         noise: standard deviation of one noise matrix's entries, beside a residual of about 1.
     """
-    fixed = generator_from("quadratic", size)
+    fixed = generator_from(name, size)
 
     def factor() -> Tensor:
         axes = rotation(size, fixed)
@@ -144,7 +154,7 @@ def quadratic(
         return 0.5 * r.square().mean() + (r * batch[0]).mean()
 
     return Task(
-        "quadratic",
+        name,
         lambda generator: {"weight": uniform(generator, size, size, bound=size**-0.5)},
         lambda generator: (noise * torch.randn(batch_size, size, size, generator=generator).mean(0),),
         loss,
@@ -157,6 +167,7 @@ def quadratic(
 def matrix_factorization(
     batch_size: int = 64,
     steps: int = 200,
+    name: str = "matrix_factorization",
     n_users: int = 40,
     n_items: int = 30,
     rank: int = 8,
@@ -171,13 +182,14 @@ def matrix_factorization(
     Args:
         batch_size: ratings a step.
         steps: optimizer steps of the full budget.
+        name: what tables call it; another name is other data.
         n_users: rows of the rating matrix.
         n_items: its columns.
         rank: width of the embeddings; the true rank is 3.
         observed: share of the ratings in the training set; 200 of the others are for validation.
         noise: standard deviation of the rating noise; a rating has about 1.
     """
-    fixed = generator_from("matrix_factorization", n_users, n_items)
+    fixed = generator_from(name, n_users, n_items)
     true = torch.randn(n_users, 3, generator=fixed) @ torch.randn(3, n_items, generator=fixed) / 3**0.5
     ratings = (true + noise * torch.randn(true.shape, generator=fixed)).flatten()
     cells = torch.randperm(n_users * n_items, generator=fixed)
@@ -205,7 +217,7 @@ def matrix_factorization(
         return (users * items).sum(-1)
 
     return supervised(
-        "matrix_factorization",
+        name,
         init,
         forward,
         Rows(pairs(train), ratings[train], pairs(valid), ratings[valid]),
@@ -217,14 +229,19 @@ def matrix_factorization(
 
 
 def image_coords(
-    batch_size: int = 64, steps: int = 200, side: int = 32, hidden: int = 32, frequency: float = 6.0
+    batch_size: int = 64,
+    steps: int = 200,
+    name: str = "image_coords",
+    side: int = 32,
+    hidden: int = 32,
+    frequency: float = 6.0,
 ) -> Task:
     """Sine network 2-`hidden`-`hidden`-3 from a pixel's place to its colour, on a generated image.
 
     The image is gratings and discs; 200 of its pixels are for validation. Initial weights are those
     of the SIREN paper, whose first layer is multiplied by `frequency` (30 there, for finer images).
     """
-    fixed = generator_from("image_coords", side)
+    fixed = generator_from(name, side)
     axis = torch.linspace(-1, 1, side)
     places = torch.cartesian_prod(axis, axis)  # (side², 2)
     waves = torch.sin(places @ uniform(fixed, 2, 6, bound=5.0) + uniform(fixed, 6, bound=3.14))
@@ -247,7 +264,7 @@ def image_coords(
         return mlp(params, frequency * x, torch.sin, 3)
 
     return supervised(
-        "image_coords",
+        name,
         init,
         forward,
         Rows(places[train], colours[train], places[valid], colours[valid]),

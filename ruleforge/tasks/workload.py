@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 USER_SUITE = "user"
 _HERE = Path(__file__).resolve().parent
 # Shared code that decides what a task's numbers are; its text is part of every source hash.
-_SHARED_SOURCES = ("blocks.py", "modules.py", "seeds.py")
+_SHARED_SOURCES = ("blocks.py", "modules.py", "nets.py", "seeds.py")
 
 
 class TrainingData(NamedTuple):
@@ -65,6 +65,8 @@ class Workload:
         batch_size: rows a batch.
         steps: optimizer steps of the full budget.
         n_weights: trainable numbers of one lane.
+        adam_over_sgd: how much sooner tuned Adam reaches the targets than tuned SGD, as a ratio of steps;
+            measured by `benchmarks/workloads.py`, None where nobody has.
         one_by_one: why its lanes cannot run side by side, so that they are trained one after another; "".
     """
 
@@ -80,6 +82,7 @@ class Workload:
     batch_size: int
     steps: int
     n_weights: int
+    adam_over_sgd: float | None = None
     one_by_one: str = ""
 
     @cached_property
@@ -148,6 +151,7 @@ class Workload:
             "n_weights": self.n_weights,
             "batch_size": self.batch_size,
             "steps": self.steps,
+            "adam_over_sgd": self.adam_over_sgd,
         }
 
     def resized(self, *, batch_size: int | None = None, steps: int | None = None) -> Workload:

@@ -31,7 +31,7 @@ from ruleforge.app.schema import (
 )
 from ruleforge.app.values import format_duration, parse_duration
 from ruleforge.errors import ConfigError
-from ruleforge.tasks import TEMPLATE
+from ruleforge.tasks import SUITES, TEMPLATE
 
 FULL = """
 grammar = "adaptive"
@@ -93,7 +93,7 @@ def test_an_empty_config_is_the_documented_default() -> None:
     config = parse_config("")
     assert (config.grammar, config.seed, config.deterministic) == ("full", 0, True)
     assert (config.search.strategy, config.search.generations, config.search.budget_s) == ("nsga2", 40, None)
-    assert config.training.workload_names == ("teacher_student", "noisy_labels", "digits_mlp")
+    assert config.training.workload_names == SUITES["search"]
     assert config.training.rungs == DEFAULT_RUNGS
     assert config.axes == {"speedup": "max", "complexity": "min"}
     assert config.signed_weights is None

@@ -116,7 +116,7 @@ def train(workload: Workload, lrs: torch.Tensor, n_steps: int, *, adam: bool) ->
 @ALL
 def test_adam_and_sgd_learn(workload: Workload) -> None:
     n_steps = min(workload.steps, 80)
-    for adam, lrs in ((True, [1e-3, 5e-3, 0.02, 0.1]), (False, [0.01, 0.1, 1.0, 10.0])):
+    for adam, lrs in ((True, [1e-3, 5e-3, 0.02, 0.1]), (False, [0.01, 0.1, 0.3, 1.0, 3.0, 10.0])):
         before, after = train(workload, torch.tensor(lrs), n_steps, adam=adam)
         after = torch.nan_to_num(after, nan=torch.inf)
         assert torch.isfinite(after).any()
@@ -129,7 +129,8 @@ def test_suites_hold_known_workloads_once() -> None:
     named = list(itertools.chain.from_iterable(SUITES.values()))
     assert sorted(named) == sorted(WORKLOADS)
     assert set(SUITES) == {"search", "validation", "held_out"}
-    assert len(SUITES["held_out"]) >= 4
+    assert (len(SUITES["search"]), len(SUITES["validation"])) >= (6, 6)
+    assert len(SUITES["held_out"]) >= 12
     for suite, names in SUITES.items():
         assert [workload.name for workload in load_suite(suite)] == list(names)
 

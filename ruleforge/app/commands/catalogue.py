@@ -85,10 +85,24 @@ def tasks(as_json: bool) -> None:
     if as_json:
         print_json(records)
         return
-    columns = ("suite", "name", "architecture", "data", "n_weights", "batch_size", "steps", "stresses")
+    columns = (
+        "suite",
+        "name",
+        "architecture",
+        "data",
+        "n_weights",
+        "batch_size",
+        "steps",
+        "adam/sgd",
+        "stresses",
+    )
     headings = [name.replace("n_", "").replace("_", " ") for name in columns]
+    for record in records:
+        ratio = record["adam_over_sgd"]
+        record["adam/sgd"] = "—" if ratio is None else f"×{ratio:.2f}"
     rows = [[record[name] for name in columns] for record in records]
-    print_table(headings, rows, right=("weights", "batch size", "steps"))
+    print_table(headings, rows, right=("weights", "batch size", "steps", "adam/sgd"))
+    say("adam/sgd: how much sooner tuned Adam reaches the same losses than tuned SGD")
     say('your own: `ruleforge new-task FILE`, then workloads = ["FILE:factory"] in a config')
 
 
