@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ruleforge.app.identity import KnownAs, identify_text
-from ruleforge.app.verdicts import carries_over
+from ruleforge.app.verdicts import carries_over, gap_in_words
 from ruleforge.core.text import RuleText, parse
 from ruleforge.evaluate.baselines import Baselines, tune_baselines
 from ruleforge.evaluate.evaluator import Outcome, Protocol, evaluate
 from ruleforge.evaluate.lanes import Plan
-from ruleforge.evaluate.statistics import Summary
+from ruleforge.evaluate.statistics import Summary, geometric_mean
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import Workload
 
@@ -199,3 +199,32 @@ def baselines_json(tuned: Baselines, suites: Suites) -> list[dict[str, Any]]:
             }
         )
     return sorted(rows, key=lambda row: -(row["speedup"]["search"]["vs_oracle"]["speedup"] or 0.0))
+
+
+def search_gap(finalists: Sequence[Finalist], champion: Finalist) -> dict[str, Any] | None:
+    """How the finalists stand where they were searched and on validation: the run's generalization gap.
+
+    Returns:
+        The geometric means over finalists, `search` and `validation`, of the speed-up over the best single
+        baseline; `best_on_search`, the finalist that the search suite alone would have chosen, with both;
+        and all of it in `words`. None where a suite has nothing to compare on.
+    """
+    both = {
+        f.id: (search, validation)
+        for f in finalists
+        if (search := f.search["vs_best_single"].speedup)
+        and (validation := f.validation["vs_best_single"].speedup)
+    }
+    if not both:
+        return None
+    search, validation = (geometric_mean([pair[k] for pair in both.values()]) or 0.0 for k in (0, 1))
+    first = max(both, key=lambda n: (both[n][0], -n))
+    n_searched = champion.search["vs_best_single"].n_workloads
+    return {
+        "search": search,
+        "validation": validation,
+        "best_on_search": {"id": first, "search": both[first][0], "validation": both[first][1]},
+        "words": gap_in_words(
+            search, validation, first, both[first], is_champion=first == champion.id, n_searched=n_searched
+        ),
+    }

@@ -6,6 +6,7 @@ Knows the standard library alone, so that every command may start with it.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 # Escape sequences: CSI (colours, cursor), OSC and other strings up to their end, two-character ones.
 _ESCAPES = re.compile(
@@ -67,3 +68,13 @@ def format_count(number: float | None) -> str:
 def format_ratio(value: float | None) -> str:
     """A speed-up: "×1.30", or "—"."""
     return "—" if value is None else f"×{value:.3g}" if value >= 9.995 else f"×{value:.2f}"
+
+
+def format_interval(ends: Sequence[float]) -> str:
+    """An interval of a ratio; an end so far out that it says "anything" is not spelled out.
+
+    Example:
+        >>> format_interval((0.9, 1.2)), format_interval((0.0001, 4711.0))
+        ('[0.90, 1.20]', '[0.00, > 100]')
+    """
+    return "[" + ", ".join(f"{end:.2f}" if end <= 100 else "> 100" for end in ends) + "]"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ruleforge.app.display import indented, print_table, remark, say
-from ruleforge.app.plain import format_count, format_ratio, format_span
+from ruleforge.app.plain import format_count, format_interval, format_ratio, format_span
 from ruleforge.app.progress import funnel_line
 from ruleforge.core.known import KNOWN
 
@@ -25,7 +25,7 @@ def speedup_cell(summary: Record | float | None, *, with_interval: bool = False)
     cell = format_ratio(summary.get("speedup"))
     interval = summary.get("ci")
     if with_interval and interval:
-        cell += f" [{interval[0]:.2f}, {interval[1]:.2f}]"
+        cell += f" {format_interval(interval)}"
     return cell
 
 
@@ -93,6 +93,8 @@ def print_search(result: Record) -> None:
     for key in ("carries_over", "verdict"):
         if isinstance(result.get(key), str):
             say(result[key])
+    if gap := result.get("gap"):
+        say(gap["words"])
     if funnel := result.get("funnel"):
         _print_funnel(funnel)
     if (wall_s := result.get("wall_s")) is not None:

@@ -16,7 +16,7 @@ from typing import Any
 from ruleforge.app import resuming
 from ruleforge.app.config import load_validation_workloads, load_workloads, resolved_toml
 from ruleforge.app.confirming import confirm
-from ruleforge.app.finals import Suites, baselines_json, run_final
+from ruleforge.app.finals import Suites, baselines_json, run_final, search_gap
 from ruleforge.app.loop import SearchRun, funnel_counts
 from ruleforge.app.progress import KeptProgress, Progress
 from ruleforge.app.publish import publish
@@ -223,6 +223,7 @@ def _finish(run: SearchRun, began: float, tuned: list[Baselines]) -> dict[str, A
         adam = {w: rules["adam"] for w, rules in final_baselines.outcomes.items() if "adam" in rules}
         report["champion"] = champion.as_json()
         report["carries_over"] = champion.carries_over()
+        report["gap"] = search_gap(finalists, champion)
         published = publish(champion, adam, config.seed)
         report["champion"] |= published.record
         store.put_champion(published.text)

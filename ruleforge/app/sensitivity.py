@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from ruleforge.app.plain import format_interval, format_ratio
 from ruleforge.app.verdicts import words_of
 from ruleforge.evaluate.baselines import Baselines, with_targets
 from ruleforge.evaluate.evaluator import Outcome
@@ -78,4 +79,4 @@ def in_words(words: str, rows: list[dict[str, Any]], key: str, what: str, named:
 def _shown(row: Mapping[str, Any]) -> str:
     if row["speedup"] is None or row["ci"] is None:
         return ""
-    return f" (×{row['speedup']:.2f} [{row['ci'][0]:.2f}, {row['ci'][1]:.2f}])"
+    return f" ({format_ratio(row['speedup'])} {format_interval(row['ci'])})"

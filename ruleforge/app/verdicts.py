@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ruleforge.app.plain import format_interval, format_ratio
 from ruleforge.evaluate.statistics import Summary, in_words
 from ruleforge.words import counted
 
@@ -74,6 +75,28 @@ def carries_over(standing: Mapping[str, Mapping[str, Any] | None], fresh: str) -
     return f"The win does NOT carry over to {place}: {shown}.{fitted}"
 
 
+def gap_in_words(
+    search: float,
+    validation: float,
+    first: int,
+    pair: tuple[float, float],
+    is_champion: bool,
+    n_searched: int,
+) -> str:
+    """How much of what the finalists gain on the search suite is left on validation, and of its best."""
+    alone = n_searched == 1
+    there = "the one workload that was searched on" if alone else "the search suite"
+    lines = [f"The finalists together: ×{search:.2f} on {there}, ×{validation:.2f} on validation"]
+    best = f"the best there, rule {first}, stands at ×{pair[0]:.2f} and on validation at ×{pair[1]:.2f}"
+    if pair[0] > 1 >= pair[1]:
+        best += ", which is overfitting"
+        best += "" if is_champion else ": chosen by the search alone, it would be the champion"
+    lines.append(best)
+    if alone:
+        lines.append("a search on one workload can hardly do otherwise than fit it")
+    return "; ".join(lines) + "."
+
+
 def _gap(search: float, fresh: float) -> str:
     """What is left of the gain, as a share of its logarithm; nothing where none is lost."""
     left = math.log(fresh) / math.log(search)
@@ -82,4 +105,4 @@ def _gap(search: float, fresh: float) -> str:
 
 def _cell(record: Mapping[str, Any]) -> str:
     ci = record["ci"]
-    return f"×{record['speedup']:.2f}" + (f" [{ci[0]:.2f}, {ci[1]:.2f}]" if ci else "")
+    return format_ratio(record["speedup"]) + (f" {format_interval(ci)}" if ci else "")

@@ -18,7 +18,7 @@ from ruleforge.app.progress import QuietProgress
 from ruleforge.app.provenance import leave_one_out, left_out_in_words
 from ruleforge.app.sensitivity import in_words
 from ruleforge.app.standings import Compared, adjust_over_rules, pairs, reference_rows, standing_of
-from ruleforge.app.verdicts import carries_over
+from ruleforge.app.verdicts import carries_over, gap_in_words
 from ruleforge.core.known import known
 from ruleforge.core.text import RuleText, parse
 from ruleforge.errors import InputError
@@ -42,9 +42,11 @@ def outcome(workload: str, rates: np.ndarray) -> Outcome:
     )  # fmt: skip
 
 
-def outcomes(rate: float, spread: Mapping[str, float] | None = None) -> dict[str, Outcome]:
+def outcomes(
+    rate: float, spread: Mapping[str, float] | None = None, noise: np.ndarray = NOISE
+) -> dict[str, Outcome]:
     """`rate` is a speed: twice the rate, half the steps. `spread` multiplies it on some workloads."""
-    return {w: outcome(w, rate * (spread or {}).get(w, 1.0) * np.exp(NOISE)) for w in PLACES}
+    return {w: outcome(w, rate * (spread or {}).get(w, 1.0) * np.exp(noise)) for w in PLACES}
 
 
 def baselines(**rates: float) -> Baselines:
@@ -82,11 +84,13 @@ def test_wins_and_losses_cancel_to_not_distinguishable() -> None:
 
 
 def test_p_values_are_corrected_for_the_number_of_workloads() -> None:
-    record = compared(0.051, {"a": 1.5})
-    rows = record["workloads"]
-    assert all(row["p_holm"] >= row["p"] for row in rows)
-    smallest = min(rows, key=lambda row: row["p"])
-    assert smallest["p_holm"] == pytest.approx(min(1.0, 4 * smallest["p"]))
+    noisy = outcomes(0.06, {"a": 1.5, "c": 0.9}, np.array([0.06, -0.05, 0.02]))
+    mine = Compared("mine", RULE, noisy, dict.fromkeys(PLACES, 1.0))
+    record = standing_of(mine, TUNED, "adam", known("adam").rule, dict.fromkeys(PLACES, 1.0))
+    rows = sorted(record["workloads"], key=lambda row: row["p"])
+    assert 0.001 < rows[0]["p"] < 0.05
+    assert rows[0]["p_holm"] == pytest.approx(4 * rows[0]["p"])
+    assert all(row["result"] == ("win" if row["p_holm"] <= 0.05 else "tie") for row in rows)
 
 
 def test_a_rule_that_costs_more_per_step_pays_for_it() -> None:
@@ -197,6 +201,15 @@ def test_what_is_left_of_a_gain_is_told() -> None:
         {"search": summary(0.9, 0.8, 1.1), "validation": summary(1.2, 1.1, 1.3)}, "validation"
     )
     assert none.startswith("It does not beat")
+
+
+def test_overfitting_is_called_so() -> None:
+    fitted = gap_in_words(1.3, 0.9, 185, (1.45, 0.59), is_champion=False, n_searched=1)
+    assert "×1.30 on the one workload that was searched on, ×0.90 on validation" in fitted
+    assert "rule 185, stands at ×1.45 and on validation at ×0.59, which is overfitting: chosen by" in fitted
+    assert "can hardly do otherwise" in fitted
+    sound = gap_in_words(1.3, 1.2, 4, (1.45, 1.1), is_champion=True, n_searched=6)
+    assert "overfitting" not in sound and "one workload" not in sound
 
 
 class Evaluated:

@@ -124,6 +124,8 @@ def test_the_report_says_what_was_found(whole: Whole) -> None:
     assert set(champion["speedup"]) == {"search", "validation"}
     assert set(champion["speedup"]["search"]) == {"vs_best_single", "vs_oracle", "vs_adam"}
     assert [row["name"] for row in report["baselines"]] and report["carries_over"]
+    assert "the one workload that was searched on" in report["gap"]["words"]
+    assert report["front"][0]["workloads"]["teacher_student"]["vs_oracle"] > 0
     funnel = report["funnel"]
     assert funnel["proposed"] >= funnel["unique"] >= funnel["distinct"] == funnel["rung_0"] >= funnel["full"]
     assert parse((folder / "champion.rule").read_text()).rule.nodes <= champion["nodes"]
