@@ -14,7 +14,7 @@ from ruleforge.app.profiles import performance_profiles
 from ruleforge.app.progress import Progress
 from ruleforge.app.provenance import run_record
 from ruleforge.app.schema import DEFAULT_BASELINES
-from ruleforge.app.setup import default_grid
+from ruleforge.app.setup import default_grid, tuning_seeds
 from ruleforge.app.standings import Compared, adjust_over_rules, pairs, reference_rows, standing_of, twins
 from ruleforge.app.step_time import step_times
 from ruleforge.backends import fastest_plane, prepare_plane
@@ -22,7 +22,7 @@ from ruleforge.core.known import known
 from ruleforge.core.text import RuleText
 from ruleforge.errors import InputError
 from ruleforge.evaluate.baselines import Baselines, tune_baselines
-from ruleforge.evaluate.evaluator import COMPARE_SEED, TUNE_SEED, Outcome, Protocol, evaluate
+from ruleforge.evaluate.evaluator import COMPARE_SEED, Outcome, Protocol, evaluate
 from ruleforge.evaluate.lanes import Plan
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import Workload, load_suite, load_workload
@@ -34,9 +34,13 @@ TUNING_SEEDS = 3  # with one, chance picks the learning rate: intervals are twic
 
 def comparison_protocol(seeds: int) -> Protocol:
     """The whole grid, widened, on three tuning seeds; scored on seeds that no search uses."""
-    scored = tuple(COMPARE_SEED + k for k in range(seeds))
-    tuned = tuple(TUNE_SEED + k for k in range(TUNING_SEEDS))
-    return Protocol(default_grid(), SCHEDULES, score_seeds=scored, tune_seeds=tuned, widen=True)
+    return Protocol(
+        default_grid(),
+        SCHEDULES,
+        score_seeds=tuple(COMPARE_SEED + k for k in range(seeds)),
+        tune_seeds=tuning_seeds(TUNING_SEEDS),
+        widen=True,
+    )
 
 
 def compare_rules(

@@ -177,9 +177,11 @@ class Training(Table):
     """How the full rung of a search tunes, candidates and baselines alike: every second learning rate
     under the first schedule and then all schedules around the best of them, or the whole grid. The final
     and `compare` always tune over the whole grid."""
+    tune_seeds: int = Field(default=1, ge=1, le=1000)
+    """Seeds on which learning rate and schedule are chosen at full budget and in the final, by the mean last
+    loss over them; the same for all rules, and none on which a rule is scored."""
     seeds: int = Field(default=2, ge=1, le=1000)
-    """Seeds on which a candidate at full budget is scored. Its learning rate and schedule are chosen on
-    another one, the same for all."""
+    """Seeds on which a candidate at full budget is scored."""
     score_seeds: int = Field(default=2, ge=1, le=1000)
     """Fresh seeds on which finalists and baselines are scored at the end."""
     steps: int | None = Field(default=None, ge=1)

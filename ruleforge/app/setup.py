@@ -11,7 +11,7 @@ from ruleforge.app.schema import Config
 from ruleforge.backends import fastest_plane, is_on_gpu
 from ruleforge.core.text import RuleText
 from ruleforge.evaluate.baselines import Baselines
-from ruleforge.evaluate.evaluator import FINAL_SEED, SCORE_SEED, Protocol
+from ruleforge.evaluate.evaluator import FINAL_SEED, SCORE_SEED, TUNE_SEED, Protocol
 from ruleforge.evaluate.funnel import Rung
 from ruleforge.evaluate.lanes import Plan
 from ruleforge.evaluate.prepare import compilable, tell_one_by_one
@@ -79,15 +79,18 @@ def rung_protocols(
         places = tuple(workloads[: rung.workloads])
         n_steps = min(rung.steps, *(w.steps for w in places))
         ladder.append((places, Protocol(coarse(lrs, rung.lrs), ("constant",), n_steps), rung.promote))
-    scored = tuple(SCORE_SEED + k for k in range(training.seeds))
-    ladder.append(
-        (
-            tuple(workloads),
-            Protocol(lrs, tuple(training.schedules), score_seeds=scored, refine=training.tuning == "refined"),
-            1.0,
-        )
+    full = Protocol(
+        lrs,
+        tuple(training.schedules),
+        score_seeds=tuple(SCORE_SEED + k for k in range(training.seeds)),
+        tune_seeds=tuning_seeds(training.tune_seeds),
+        refine=training.tuning == "refined",
     )
-    return ladder
+    return [*ladder, (tuple(workloads), full, 1.0)]
+
+
+def tuning_seeds(n: int) -> tuple[int, ...]:
+    return tuple(TUNE_SEED + k for k in range(n))
 
 
 def final_protocol(config: Config) -> Protocol:
@@ -97,6 +100,7 @@ def final_protocol(config: Config) -> Protocol:
         grid(training.lrs.low, training.lrs.high, training.lrs.points),
         tuple(training.schedules),
         score_seeds=tuple(FINAL_SEED + k for k in range(training.score_seeds)),
+        tune_seeds=tuning_seeds(training.tune_seeds),
         widen=True,
     )
 
