@@ -31,6 +31,8 @@ USER_SUITE = "user"
 _HERE = Path(__file__).resolve().parent
 # Shared code that decides what a task's numbers are; its text is part of every source hash.
 _SHARED_SOURCES = ("blocks.py", "modules.py", "nets.py", "seeds.py")
+# Families that a user's file may call: their text counts where we cannot see what a task is made of.
+_FAMILIES = ("equations.py", "pictures.py", "recurrent.py", "symbols.py", "synthetic.py", "vectors.py")
 
 
 class TrainingData(NamedTuple):
@@ -120,13 +122,14 @@ class Workload:
     def source_hash(self) -> str:
         """Digest of all that decides the task's numbers, torch's version apart (hex, 32 characters).
 
-        Covers the text of the file that defines the task (not of what else a user's file imports), of
-        the shared layers, wrappers and seeding, the arguments, the budget, and the task's `sources`,
-        which hold a digest where the data is not fixed.
+        Covers the text of the file that defines the task (not of what else a user's file imports, our
+        families apart), of the shared layers, wrappers and seeding, the arguments, the budget, and the
+        task's `sources`, which hold a digest where the data is not fixed.
         """
         own = Path(_source_file(self.target, self.folder))
         digest = hashlib.blake2b(digest_size=16)
-        for path in (own, *(_HERE / name for name in _SHARED_SOURCES)):
+        shared = _SHARED_SOURCES + (_FAMILIES if self.suite == USER_SUITE else ())
+        for path in (own, *(_HERE / name for name in shared)):
             digest.update(path.read_text(encoding="utf-8").encode() + b"\0")
         words = (self.name, self.arguments, self.batch_size, self.steps, self.task.sources)
         digest.update(repr(words).encode())

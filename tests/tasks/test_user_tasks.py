@@ -433,3 +433,34 @@ def test_batch_size_of_a_factory_without_the_argument(tmp_path: Path) -> None:
         load_workload("mine.py:factory", tmp_path, batch_size=16)
     assert caught.value.line == N_HEAD + 1
     assert "batch_size: int = 8" in caught.value.hint
+
+
+def test_a_family_with_knobs_of_ones_own_is_a_few_lines(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    (tmp_path / "my_tasks.py").write_text(code)
+    workload = load_workload("my_tasks.py:noisy_shells", tmp_path)
+    assert (workload.suite, workload.batch_size, workload.steps) == ("user", 32, 120)
+    assert load_workload("my_tasks.py:noisy_shells", tmp_path, batch_size=8).batch_size == 8
+    (tmp_path / "my_tasks.py").write_text(code.replace("label_noise=0.3", "label_noise=1.3"))
+    with pytest.raises(TaskError, match=r"label_noise is 1\.3") as caught:
+        load_workload("my_tasks.py:noisy_shells", tmp_path)
+    assert caught.value.hint == "choose 0 to 0.5"
+
+
+def test_a_users_task_is_tuned_again_when_a_family_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    from ruleforge.tasks import workload as module
+
+    copy = tmp_path / "tasks"
+    shutil.copytree(Path(module.__file__).parent, copy)
+    monkeypatch.setattr(module, "_HERE", copy)
+    (tmp_path / "my_task.py").write_text(TEMPLATE)
+    mine, built_in = load_workload("my_task.py:factory", tmp_path), load_workload("breast_cancer")
+    before = mine.source_hash(), built_in.source_hash()
+    (copy / "vectors.py").write_text("# changed\n")
+    assert mine.source_hash() != before[0]
+    assert built_in.source_hash() == before[1]
