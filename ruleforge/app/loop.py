@@ -25,7 +25,7 @@ from ruleforge.app.watching import Look, Watch
 from ruleforge.core.rule import Rule
 from ruleforge.core.text import parse
 from ruleforge.evaluate.evaluator import Outcome
-from ruleforge.evaluate.funnel import Funnel, RungResult, Verdict, standing_value
+from ruleforge.evaluate.funnel import STOPPED_EARLY, Funnel, RungResult, Verdict, standing_value
 from ruleforge.evaluate.lanes import sample_steps
 from ruleforge.evaluate.latency import latency_ns
 from ruleforge.records import (
@@ -144,7 +144,12 @@ class SearchRun:
                 results[-1].rung if results else -1, self._objectives(values) if results else (), not beyond,
             )  # fmt: skip
             alive = bool(results) and not beyond
-            told.append(Told(asked[number], number, self.candidates[number].objectives if alive else None))
+            told.append(
+                Told(
+                    asked[number], number, self.candidates[number].objectives if alive else None,
+                    self._cases(results) if alive else (), verdict.fingerprint,
+                )
+            )  # fmt: skip
         self.strategy.tell(told)
         clock.lap("select")
         looked_at = self._look()
@@ -200,6 +205,14 @@ class SearchRun:
                 if verdict.status != "duplicate_key":
                     asked[number], verdicts[number] = new[number], verdict
         return asked, verdicts
+
+    def _cases(self, results: Sequence[RungResult]) -> tuple[float, ...]:
+        """The speed-up on each workload, halved for each rung missed; their mean where it was not trained."""
+        n_rungs, top = len(self.funnel.rungs), results[-1]
+        halved = STOPPED_EARLY ** (n_rungs - 1 - top.rung)
+        known = {w: value * halved for w, value in top.speedups.items() if value is not None}
+        rest = standing_value(results, n_rungs)
+        return tuple(known.get(w, rest) for w in self.funnel.rungs[-1].baselines.usable())
 
     def _values(self, rule: Rule, text: str, results: Sequence[RungResult]) -> dict[str, float]:
         """The objectives and trained limits of the config, as a candidate's highest rung showed them."""

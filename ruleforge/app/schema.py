@@ -18,6 +18,7 @@ from ruleforge.app.values import (
     HELD_OUT,
     Duration,
     Listed,
+    PriorEntry,
     RuleEntry,
     RuleRef,
     Table,
@@ -37,8 +38,7 @@ TIME_OBJECTIVES: Final = ("time", "wall_time", "wall_s", "step_time", "throughpu
 CLOCKED: Final = tuple(name for name, row in OBJECTIVES.items() if row.needs == "clock")
 TRAINED: Final = tuple(name for name, row in OBJECTIVES.items() if row.needs == "training")
 
-STRATEGIES: Final = ("nsga2", "aging", "hyper_only", "random")
-LATER_STRATEGIES: Final = ("islands",)
+STRATEGIES: Final = ("nsga2", "aging", "islands", "hyper_only", "random")
 DEFAULT_GENERATIONS: Final = 40
 
 
@@ -46,8 +46,9 @@ class Search(Table):
     """How the space of rules is searched, and when it ends."""
 
     strategy: str = Field(default="nsga2", json_schema_extra={"enum": [*STRATEGIES]})
-    """nsga2: Pareto selection with variation; aging: the oldest die, the best of a few breed;
-    hyper_only: constants of the seed rules alone; random: fresh draws alone, the control."""
+    """nsga2: Pareto selection with variation; aging: the oldest die, the best of a few breed; islands:
+    several populations of nsga2 that exchange their best; hyper_only: constants of the seed rules alone;
+    random: fresh draws alone, the control."""
     population: int = Field(default=200, ge=2, le=100_000)
     """Individuals alive at a time, and rules proposed per generation."""
     generations: int | None = Field(default=None, ge=1)
@@ -80,6 +81,26 @@ class Search(Table):
     """Share of the children that have two parents."""
     dedupe: bool = True
     """Train a behaviour once: rules that act alike on the probes share one evaluation."""
+    selection: Literal["nsga2", "epsilon_lexicase"] = "nsga2"
+    """How parents are chosen: by Pareto front and crowding, or by how good they are on workloads in a random
+    order, which favours specialists. Who survives is decided by the fronts either way."""
+    tune_top: int = Field(default=0, ge=0, le=1000)
+    """How many of the best rules get siblings with other constants in each generation."""
+    tune_moves: int = Field(default=4, ge=1, le=1000)
+    """How many such siblings each of them gets."""
+    restarts: int = Field(default=0, ge=0)
+    """Generations without a better rule after which the population starts anew; 0 never. What was found
+    stays in the run."""
+    novelty: bool = False
+    """Keep rules that behave unlike the others, as one more Pareto axis, among the better half."""
+    islands: int = Field(default=4, ge=2, le=1000)
+    """How many populations the strategy islands has."""
+    migrate_every: int = Field(default=5, ge=1)
+    """Generations between two migrations."""
+    migrants: int = Field(default=2, ge=1)
+    """How many of the best of each island are copied to the next one."""
+    prior: PriorEntry | None = None
+    """An earlier run: what its survivors were made of is drawn more often."""
 
     @model_validator(mode="before")
     @classmethod
@@ -89,11 +110,19 @@ class Search(Table):
             return {**data, "generations": DEFAULT_GENERATIONS}
         return data
 
+    @model_validator(mode="after")
+    def _room_for_islands(self) -> Self:
+        if self.strategy == "islands" and 2 * self.islands > self.population:
+            fail(
+                f"{self.islands} islands have no room in a population of {self.population}",
+                "at least two individuals an island",
+                "islands",
+            )
+        return self
+
     @field_validator("strategy")
     @classmethod
     def _known_strategy(cls, value: str) -> str:
-        if value in LATER_STRATEGIES:
-            fail(f"strategy {value!r} is not available yet", f"choose among: {', '.join(STRATEGIES)}")
         if value not in STRATEGIES:
             fail(f"there is no strategy {value!r}", choices(value, STRATEGIES))
         return value

@@ -171,18 +171,29 @@ def search_strategy(config: Config) -> Strategy:
         states=min(own.states, config.limits.states),
         depth=own.depth,
     )
+    search = config.search
+    if search.prior is not None:
+        grammar = grammar.reweighted(search.prior.weights)
     others = sum(weight for name, weight in DEFAULT_WEIGHTS.items() if name != "crossover")
-    share = min(config.search.crossover, 0.99)
+    share = min(search.crossover, 0.99)
     weights = {**DEFAULT_WEIGHTS, "crossover": others * share / (1 - share)}
     return make_strategy(
-        config.search.strategy,
+        search.strategy,
         Setup(
             grammar=grammar,
             directions=("max",) if config.signed_weights is not None else tuple(config.axes.values()),
-            population=config.search.population,
+            population=search.population,
             seed=config.seed,
-            seeds=tuple((entry.name, entry.rule().rule) for entry in config.search.seed_rules),
-            immigrants=config.search.immigrants,
+            seeds=tuple((entry.name, entry.rule().rule) for entry in search.seed_rules),
+            immigrants=search.immigrants,
             weights=weights,
+            selection=search.selection,
+            tune_top=search.tune_top,
+            tune_moves=search.tune_moves,
+            restarts=search.restarts,
+            novelty=search.novelty,
+            islands=search.islands,
+            migrate_every=search.migrate_every,
+            migrants=search.migrants,
         ),
     )

@@ -27,7 +27,7 @@ from pydantic_core import PydanticCustomError
 
 from ruleforge.core.known import known
 from ruleforge.core.text import RuleText, load, parse
-from ruleforge.errors import InputError
+from ruleforge.errors import InputError, RuleforgeError
 from ruleforge.store import CHAMPION, DATABASE
 from ruleforge.tasks import SEALED, WORKLOADS
 from ruleforge.words import did_you_mean
@@ -169,6 +169,52 @@ RuleEntry = Annotated[
                     "type": "object",
                     "properties": {"name": {"type": "string"}, "text": {"type": "string"}},
                     "required": ["name"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]
+
+
+class PriorRef(Table):
+    """What the survivors of an earlier run were made of."""
+
+    name: str = Field(min_length=1)
+    """Where it was learned; any name."""
+    weights: dict[str, Annotated[float, Field(ge=0.01, le=100)]]
+    """Factor of the grammar's weight by op, terminal or constant type."""
+
+
+def _read_prior(value: Any, info: ValidationInfo) -> Any:
+    """A run folder, or a table with name and weights."""
+    if not isinstance(value, str):
+        return value
+    from ruleforge.app.prior import learned_weights
+
+    path = (folder_of(info) / Path(value).expanduser()).absolute()
+    if not (path / DATABASE).is_file():
+        fail(f"there is no run {value!r}", "name a run folder, such as results/default-0")
+    try:
+        return {"name": path.name, "weights": learned_weights(path)}
+    except RuleforgeError as error:
+        fail(f"nothing can be learned from the run {value!r}: {error.message}", error.hint)
+
+
+PriorEntry = Annotated[
+    PriorRef,
+    BeforeValidator(_read_prior),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "description": "a run folder to learn from"},
+                {
+                    "type": "object",
+                    "properties": {
+                        "name": {"type": "string"},
+                        "weights": {"type": "object", "additionalProperties": {"type": "number"}},
+                    },
+                    "required": ["name", "weights"],
                     "additionalProperties": False,
                 },
             ]

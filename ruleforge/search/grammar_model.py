@@ -7,7 +7,7 @@ seed rule may hold is not its business: seeds are let in whole. The module reads
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -180,6 +180,12 @@ class Grammar(_Strict):
     def with_limits(self, **limits: int) -> Grammar:
         """The same grammar with some of its limits replaced, as a search config asks for."""
         return self.model_copy(update={"limits": Limits(**{**self.limits.model_dump(), **limits})})
+
+    def reweighted(self, factors: Mapping[str, float]) -> Grammar:
+        """The same grammar with the weights of some ops, terminals and constant types multiplied."""
+        known = {*self.op_names, *self.sugar_names, *self.terminals, "beta", "eps", "scale"}
+        weights = {name: self.weights.get(name, 1.0) * f for name, f in factors.items() if name in known}
+        return self.model_copy(update={"weights": {**self.weights, **weights}})
 
     @property
     def open_terminals(self) -> tuple[str, ...]:

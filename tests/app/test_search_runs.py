@@ -201,3 +201,17 @@ def test_random_search_runs_on_the_same_rails(tmp_path: Path) -> None:
         config(strategy="random", generations=1), out=tmp_path / "run", workers=1, progress=QuietProgress()
     )
     assert report["champion"] is not None
+
+
+def test_a_search_with_every_option_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    options = config(
+        strategy="islands", islands=2, migrate_every=1, selection="epsilon_lexicase", tune_top=2,
+        tune_moves=1, restarts=2, novelty=True, validate_every=0, confirm=2,
+    )  # fmt: skip
+    run_search(options, out=tmp_path / "whole", workers=1, progress=QuietProgress())
+    for after in (0, 1):
+        cut = tmp_path / f"cut{after}"
+        with pytest.raises(KeyboardInterrupt):
+            run_search(options, out=cut, workers=1, progress=Interrupting(after))
+        resume_run(cut, workers=1, progress=QuietProgress())
+        assert contents(cut) == contents(tmp_path / "whole")
