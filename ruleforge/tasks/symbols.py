@@ -87,7 +87,9 @@ def token_sets(
         # A token's score and value depend on the token alone, so both are found once a symbol.
         embedding = params["embedding"]
         scores = (torch.tanh(linear(params, "key", embedding)) * params["query"]).sum(-1)
-        weight = torch.exp(scores - scores.amax())  # (n_symbols,), the softmax's numerators
+        # The softmax's numerators, (n_symbols,); detached, since the largest score cancels out and must
+        # leave no rounding in the gradient of a symbol that does not occur.
+        weight = torch.exp(scores - scores.amax().detach())
         value = torch.tanh(linear(params, "value", embedding))
         pooled = (x @ (weight[:, None] * value)) / (x @ weight[:, None] + 1e-9)
         return linear(params, "head", pooled)
