@@ -22,7 +22,7 @@ from ruleforge.core.known import known
 from ruleforge.core.text import RuleText
 from ruleforge.errors import InputError
 from ruleforge.evaluate.baselines import Baselines, tune_baselines
-from ruleforge.evaluate.evaluator import COMPARE_SEED, Outcome, Protocol, evaluate
+from ruleforge.evaluate.evaluator import COMPARE_SEED, Protocol, evaluate
 from ruleforge.evaluate.lanes import Plan
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import Workload, load_suite, load_workload
@@ -91,7 +91,7 @@ def compare_rules(
         rules, places, protocol, plan, pool, say=progress.message,
         done=lambda k, n: progress.phase("tuning baselines", k, n),
     )  # fmt: skip
-    left_out = {w.name: why_left_out(tuned, w.name) for w in places if w.name not in tuned.usable()}
+    left_out = {w.name: tuned.why_left_out(w.name) for w in places if w.name not in tuned.usable()}
     if not tuned.usable():
         raise InputError(
             "no workload is left: " + "; ".join(f"{w}: {why}" for w, why in left_out.items()),
@@ -150,22 +150,6 @@ def _step_times(
         return {}
     progress.phase("timing steps", 0, len(places))
     return step_times(rules, places, plan)
-
-
-def why_left_out(tuned: Baselines, workload: str) -> str:
-    """Why a workload has no targets."""
-    outcomes = tuned.outcomes[workload].values()
-    if all(o.setting is None for o in outcomes):
-        return "every baseline diverges at every learning rate"
-    if any(_falls(o) for o in outcomes):
-        return "what baselines reach, some seed has before the first step"
-    return "no baseline gets below the loss it starts from"
-
-
-def _falls(outcome: Outcome) -> bool:
-    return any(
-        c[0] is not None and min((v for v in c if v is not None), default=c[0]) < c[0] for c in outcome.curves
-    )
 
 
 def _warnings(

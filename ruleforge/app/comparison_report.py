@@ -177,7 +177,7 @@ def notes(result: Record, compared: Sequence[Record]) -> list[str]:
             lines.append(f"{name}: {run['carries_over']}")
             champion = run.get("champion")
             if line := left_out_in_words(champion, run["leave_one_out"]):
-                lines.append(f"{name}, as champion of its run: {line}")
+                lines.append(f"{name}, the champion of its run, {line}")
     return lines
 
 

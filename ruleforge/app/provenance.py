@@ -103,17 +103,15 @@ def _chosen(finalists: Sequence[Record], left_out: str) -> int | None:
 
 
 def left_out_in_words(champion: int | None, rows: Sequence[Record]) -> str:
-    """One line: does the champion survive without each workload?"""
+    """One line: does the champion survive without each search workload?"""
     if not rows:
         return ""
-    if all(row["chosen"] is not None for row in rows):
-        kept = [row for row in rows if row["chosen"] == champion]
-        line = f"without one search workload the final chooses it again {len(kept)} times of {len(rows)}"
-        others = [f"without {r['without']} rule {r['chosen']}" for r in rows if r["chosen"] != champion]
-    else:
-        kept = [row for row in rows if row["best"] == champion]
-        line = f"without one search workload it is first {len(kept)} times of {len(rows)} in the search"
-        others = []
-    ranks = ", ".join(f"{r['rank']} without {r['without']}" for r in rows)
-    tail = f"; {', '.join(others)}" if others else ""
-    return f"{line}{tail}. Rank among {rows[0]['of']} rules trained in full: {ranks}"
+    n = len(rows)
+    ranks = ", ".join(f"{row['rank']} without {row['without']}" for row in rows)
+    line = f"without one search workload ranks, of {rows[0]['of']} rules trained in full: {ranks}"
+    if any(row["chosen"] is None for row in rows):
+        return line
+    others = [f"rule {row['chosen']} without {row['without']}" for row in rows if row["chosen"] != champion]
+    kept = n - len(others)
+    again = f"the final alone would choose it again {kept} times of {n}"
+    return f"{line}; {again}" + (f", and {', '.join(others)}" if others else "")

@@ -11,6 +11,7 @@ from typing import Any
 from ruleforge.app.display import indented, print_table, remark, say
 from ruleforge.app.plain import format_count, format_interval, format_ratio, format_span
 from ruleforge.app.progress import funnel_line
+from ruleforge.app.provenance import left_out_in_words
 from ruleforge.core.known import KNOWN
 
 Record = Mapping[str, Any]
@@ -95,6 +96,8 @@ def print_search(result: Record) -> None:
             say(result[key])
     if gap := result.get("gap"):
         say(gap["words"])
+    if champion and (line := left_out_in_words(champion.get("id"), result.get("leave_one_out") or ())):
+        say(f"The champion {line}")
     if funnel := result.get("funnel"):
         _print_funnel(funnel)
     if (wall_s := result.get("wall_s")) is not None:

@@ -19,6 +19,7 @@ from ruleforge.app.confirming import confirm
 from ruleforge.app.finals import Suites, baselines_json, run_final, search_gap
 from ruleforge.app.loop import SearchRun, funnel_counts
 from ruleforge.app.progress import KeptProgress, Progress
+from ruleforge.app.provenance import leave_one_out
 from ruleforge.app.publish import publish
 from ruleforge.app.schema import Config
 from ruleforge.app.setup import (
@@ -164,7 +165,7 @@ def _go(
 ) -> dict[str, Any]:  # fmt: skip
     rungs = make_rungs(rung_protocols(config, workloads), tuned)
     for name in sorted({w.name for w in workloads} - set(tuned[-1].usable())):
-        progress.message(f"no baseline learns anything on {name}: it is left out")
+        progress.message(f"left out: {name}: {tuned[-1].why_left_out(name)}")
     if not tuned[-1].usable():
         raise RunError(
             "no baseline learns anything on any workload, so no rule can be compared with one",
@@ -224,6 +225,7 @@ def _finish(run: SearchRun, began: float, tuned: list[Baselines]) -> dict[str, A
         report["champion"] = champion.as_json()
         report["carries_over"] = champion.carries_over()
         report["gap"] = search_gap(finalists, champion)
+        report["leave_one_out"] = leave_one_out(store, champion.id, report["front"])
         published = publish(champion, adam, config.seed)
         report["champion"] |= published.record
         store.put_champion(published.text)

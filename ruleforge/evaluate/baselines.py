@@ -28,7 +28,7 @@ from ruleforge.evaluate.evaluator import Outcome, Progress, Protocol, evaluate
 from ruleforge.evaluate.lanes import LaneSpec, Plan
 from ruleforge.evaluate.measures import mean_log_steps
 from ruleforge.evaluate.statistics import Summary, summarize
-from ruleforge.evaluate.targets import LEVELS, MISS, Levels, Speedup, Targets, make_targets, speedup
+from ruleforge.evaluate.targets import LEVELS, MISS, Curve, Levels, Speedup, Targets, make_targets, speedup
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import Workload
 
@@ -91,6 +91,15 @@ class Baselines:
         """Workloads with at least one target; on the others no baseline learns anything."""
         return [name for name, targets in self.targets.items() if targets.levels]
 
+    def why_left_out(self, workload: str) -> str:
+        """Why a workload has no targets."""
+        outcomes = self.outcomes[workload].values()
+        if all(outcome.setting is None for outcome in outcomes):
+            return "every baseline diverges at every learning rate"
+        if any(_falls(curve) for outcome in outcomes for curve in outcome.curves):
+            return "what baselines reach, some seed has before the first step"
+        return "no baseline gets below the loss it starts from"
+
     def speedups(self, outcomes: Mapping[str, Outcome], reference: str) -> dict[str, Speedup]:
         """A rule's speed-up on each usable workload.
 
@@ -115,6 +124,11 @@ class Baselines:
         if all("adam" in rules for rules in self.outcomes.values()):
             references.append("adam")
         return {f"vs_{name}": summarize(self.speedups(outcomes, name)) for name in references}
+
+
+def _falls(curve: Curve) -> bool:
+    known = [value for value in curve if value is not None]
+    return curve[0] is not None and min(known) < curve[0]
 
 
 def tune_baselines(

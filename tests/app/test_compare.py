@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ruleforge.app.compare import compare_rules, why_left_out
+from ruleforge.app.compare import compare_rules
 from ruleforge.app.comparison_report import notes, print_comparison
 from ruleforge.app.profiles import FACTORS, performance_profiles, profile_svg
 from ruleforge.app.progress import QuietProgress
@@ -165,7 +165,7 @@ def test_why_a_workload_is_left_out() -> None:
     uneven = Outcome(
         "w", N_STEPS, LaneSpec(0.1, "constant"), 0.1, (tuple(9 - 0.01 * STEPS), (1.0,) * len(STEPS))
     )
-    said = [why_left_out(with_targets({"w": {"sgd": o}}, "made"), "w") for o in (lost, flat, uneven)]
+    said = [with_targets({"w": {"sgd": o}}, "made").why_left_out("w") for o in (lost, flat, uneven)]
     assert "diverges" in said[0] and "below the loss it starts from" in said[1] and "some seed" in said[2]
 
 
@@ -249,8 +249,8 @@ def test_a_champion_that_lives_off_one_workload_is_seen() -> None:
         ("x", 2, 1, 1), ("y", 1, 0, 0), ("z", 1, 0, 0),
     ]  # fmt: skip
     line = left_out_in_words(0, rows)
-    assert "chooses it again 2 times of 3; without x rule 1" in line
-    assert "2 without x" in line
+    assert "of 2 rules trained in full: 2 without x, 1 without y" in line
+    assert "choose it again 2 times of 3, and rule 1 without x" in line
 
 
 # Small real ones
