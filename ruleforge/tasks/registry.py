@@ -66,6 +66,7 @@ _ROWS = (
         batch_size=32,
         steps=200,
         n_weights=817,
+        adam_over_sgd=2.27,
         stresses="correlated features: input variances 900 : 1 along rotated axes",
     ),
     _row(
@@ -78,6 +79,7 @@ _ROWS = (
         batch_size=64,
         steps=200,
         n_weights=1926,
+        adam_over_sgd=0.83,
         stresses="15 % wrong labels and classes 10 : 1: gradients that should not all be believed",
     ),
     _row(
@@ -90,6 +92,7 @@ _ROWS = (
         batch_size=32,
         steps=120,
         n_weights=2410,
+        adam_over_sgd=0.93,
         stresses="real data, small batches, fast early progress",
     ),
     _row(
@@ -102,6 +105,7 @@ _ROWS = (
         batch_size=32,
         steps=150,
         n_weights=965,
+        adam_over_sgd=2.83,
         stresses="rare tokens: rows of the embedding with no gradient in most steps; a softmax inside",
         knobs={"label_noise": 0.05},
     ),
@@ -115,6 +119,7 @@ _ROWS = (
         batch_size=32,
         steps=150,
         n_weights=1011,
+        adam_over_sgd=3.11,
         stresses="depth: square matrices in a row, features that must be bent before they separate",
         knobs={
             "geometry": "spirals",
@@ -138,6 +143,7 @@ _ROWS = (
         batch_size=32,
         steps=150,
         n_weights=614,
+        adam_over_sgd=1.81,
         stresses="weights shared over places and channels, pooling, endless noisy data",
         knobs={"width": 12, "activation": "relu"},
     ),
@@ -151,6 +157,7 @@ _ROWS = (
         batch_size=64,
         steps=200,
         n_weights=1258,
+        adam_over_sgd=0.79,
         stresses="shared weights: gradients summed over positions, layers of very different scale",
     ),
     _row(
@@ -163,6 +170,7 @@ _ROWS = (
         batch_size=32,
         steps=100,
         n_weights=62,
+        adam_over_sgd=0.27,
         stresses="convex, nearly collinear features, an optimum that recedes to infinity",
     ),
     _row(
@@ -175,6 +183,7 @@ _ROWS = (
         batch_size=32,
         steps=200,
         n_weights=400,
+        adam_over_sgd=1.20,
         stresses="condition number 1000, rotated, with gradient noise that must be averaged out",
     ),
     _row(
@@ -187,6 +196,7 @@ _ROWS = (
         batch_size=64,
         steps=200,
         n_weights=3577,
+        adam_over_sgd=1.09,
         stresses="rare symbols: heavy-tailed gradients in the embedding, a loss that never flattens",
     ),
     _row(
@@ -199,6 +209,7 @@ _ROWS = (
         batch_size=8,
         steps=150,
         n_weights=252,
+        adam_over_sgd=1.90,
         stresses="8 rows a step with heavy-tailed noise, correlated features: single gradients mislead",
         knobs={"noise": 1.0, "tail": 0.4, "condition": 10.0},
     ),
@@ -212,6 +223,7 @@ _ROWS = (
         batch_size=32,
         steps=150,
         n_weights=481,
+        adam_over_sgd=2.45,
         stresses="one matrix applied ten times: gradients that grow or vanish along the sequence",
     ),
     _row(
@@ -224,6 +236,7 @@ _ROWS = (
         batch_size=48,
         steps=150,
         n_weights=2404,
+        adam_over_sgd=1.30,
         stresses="depth with normalized layers, classes 20 : 1, correlated features",
         knobs={
             "geometry": "teacher",
@@ -247,6 +260,7 @@ _ROWS = (
         batch_size=32,
         steps=80,
         n_weights=1107,
+        adam_over_sgd=0.41,
         stresses="scale-invariant layers: the effective step depends on the weights' norm",
     ),
     _row(
@@ -259,6 +273,7 @@ _ROWS = (
         batch_size=32,
         steps=80,
         n_weights=737,
+        adam_over_sgd=1.04,
         stresses="a plateau at the start, and a noise floor at which to stop",
     ),
     _row(
@@ -271,6 +286,7 @@ _ROWS = (
         batch_size=64,
         steps=200,
         n_weights=1251,
+        adam_over_sgd=2.17,
         stresses="periodic activations: a bumpy loss, low errors wanted",
     ),
     _row(
@@ -283,6 +299,7 @@ _ROWS = (
         batch_size=64,
         steps=200,
         n_weights=560,
+        adam_over_sgd=1.39,
         stresses="sparse gradients, rare rows, a saddle at zero",
     ),
     _row(
@@ -295,6 +312,7 @@ _ROWS = (
         batch_size=64,
         steps=200,
         n_weights=833,
+        adam_over_sgd=2.22,
         stresses="endless noisy data, slow start, pooling",
     ),
     _row(
@@ -307,6 +325,7 @@ _ROWS = (
         batch_size=32,
         steps=150,
         n_weights=1552,
+        adam_over_sgd=1.74,
         stresses="a long plateau, then a sudden drop; products of weight matrices",
     ),
     _row(
@@ -319,6 +338,7 @@ _ROWS = (
         batch_size=32,
         steps=200,
         n_weights=977,
+        adam_over_sgd=3.64,
         stresses="gates and memory: a plateau until two marked numbers are remembered",
     ),
     _row(
@@ -331,6 +351,7 @@ _ROWS = (
         batch_size=16,
         steps=200,
         n_weights=3702,
+        adam_over_sgd=1.84,
         stresses="attention, layer norm and embedding in one: parts of very different scale",
     ),
     _row(
@@ -343,6 +364,7 @@ _ROWS = (
         batch_size=32,
         steps=200,
         n_weights=3576,
+        adam_over_sgd=1.43,
         stresses="a narrow middle, low errors wanted, matrices alone",
         knobs={"noise": 0.3},
     ),
@@ -356,6 +378,7 @@ _ROWS = (
         batch_size=48,
         steps=200,
         n_weights=481,
+        adam_over_sgd=2.03,
         stresses="an ill-conditioned loss: its steepest directions are a network's second derivative",
     ),
     _row(
@@ -368,6 +391,7 @@ _ROWS = (
         batch_size=32,
         steps=120,
         n_weights=976,
+        adam_over_sgd=1.05,
         stresses="rare binary features, labels 10 : 1 against, wrong ones among them; convex",
         knobs={"label_noise": 0.03},
     ),
@@ -381,6 +405,7 @@ _ROWS = (
         batch_size=4,
         steps=150,
         n_weights=403,
+        adam_over_sgd=1.92,
         stresses="4 rows a step and wrong labels: gradients that are mostly noise",
     ),
     _row(
@@ -393,6 +418,7 @@ _ROWS = (
         batch_size=32,
         steps=150,
         n_weights=900,
+        adam_over_sgd=2.78,
         stresses="products of layers, correlated features, validation rows off the training rows",
         knobs={
             "geometry": "shells",
