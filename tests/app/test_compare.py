@@ -15,7 +15,7 @@ from ruleforge.app.compare import compare_rules
 from ruleforge.app.comparison_report import notes, print_comparison
 from ruleforge.app.profiles import FACTORS, performance_profiles, profile_svg
 from ruleforge.app.progress import QuietProgress
-from ruleforge.app.provenance import leave_one_out, left_out_in_words
+from ruleforge.app.provenance import leave_one_out, left_out_in_words, run_record
 from ruleforge.app.sensitivity import in_words
 from ruleforge.app.standings import Compared, adjust_over_rules, pairs, reference_rows, standing_of
 from ruleforge.app.verdicts import carries_over, gap_in_words
@@ -25,6 +25,8 @@ from ruleforge.errors import InputError
 from ruleforge.evaluate.baselines import Baselines, with_targets
 from ruleforge.evaluate.evaluator import Outcome
 from ruleforge.evaluate.lanes import LaneSpec, sample_steps
+
+from .conftest import make_run
 
 N_STEPS = 100
 STEPS = np.array(sample_steps(N_STEPS), dtype=float)
@@ -251,6 +253,19 @@ def test_a_champion_that_lives_off_one_workload_is_seen() -> None:
     line = left_out_in_words(0, rows)
     assert "of 2 rules trained in full: 2 without x, 1 without y" in line
     assert "choose it again 2 times of 3, and rule 1 without x" in line
+
+
+def test_a_runs_own_figures_stand_beside_the_fresh_ones(finished_run: Path) -> None:
+    fresh = {**summary(1.1, 1.02, 1.2), "verdict": "better on 6 workloads"}
+    record = run_record(finished_run, fresh, "held_out")
+    assert record is not None and list(record["standing"]) == ["search", "validation", "held_out"]
+    assert "The win carries over to the held_out suite: ×1.30" in record["carries_over"]
+    assert "×0.90 [0.80, 1.00] on validation" in record["carries_over"]
+    again = run_record(finished_run, fresh, "validation")
+    assert again is not None and list(again["standing"])[-1] == "validation, again"
+    named = run_record(finished_run, fresh, None)
+    assert named is not None and "to the named workloads" in named["carries_over"]
+    assert run_record(make_run(Path("results") / "second", finished=False), fresh, "held_out") is None
 
 
 # Small real ones
