@@ -82,7 +82,7 @@ class SearchRun:
     # the loop
 
     def search(self) -> None:
-        """Generations until the first of generations, evaluations and budget ends."""
+        """Generations until the first of generations, evaluations, lane-steps and budget ends."""
         limits = self.config.search
         self.progress.start(limits.generations, limits.budget_s)
         while not self._is_over():
@@ -97,6 +97,8 @@ class SearchRun:
         if limits.generations is not None and self.generation >= limits.generations:
             return True
         if limits.evaluations is not None and self.n_trained() >= limits.evaluations:
+            return True
+        if limits.lane_steps is not None and self.funnel.counts["lane_steps"] >= limits.lane_steps:
             return True
         if limits.budget_s is None or self.generation == 0:
             return False

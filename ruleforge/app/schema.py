@@ -52,12 +52,15 @@ class Search(Table):
     population: int = Field(default=200, ge=2, le=100_000)
     """Individuals alive at a time, and rules proposed per generation."""
     generations: int | None = Field(default=None, ge=1)
-    """Generations after which the search ends. The first of generations, budget and evaluations counts;
-    40 when none of them is given."""
+    """Generations after which the search ends. The first of generations, budget, evaluations and lane_steps
+    counts; 40 generations when none of them is given."""
     budget_s: Duration | None = Field(default=None, alias="budget")
     """Wall time after which no new generation starts, such as "90s", "10m" or "2h"."""
     evaluations: int | None = Field(default=None, ge=1)
     """Rules trained after which no new generation starts."""
+    lane_steps: int | None = Field(default=None, ge=1)
+    """Training steps of all lanes together after which no new generation starts: a price that two searches
+    can be held to, whatever the machine and however they spend it."""
     seed_rules: Listed[RuleEntry] = ()
     """Rules in the first population: known rules, .rule files or run folders; [] is a cold start."""
     finalists: int = Field(default=8, ge=1, le=1000)
@@ -105,7 +108,7 @@ class Search(Table):
     @model_validator(mode="before")
     @classmethod
     def _ends(cls, data: Any) -> Any:
-        ends = {"generations", "budget", "budget_s", "evaluations"}
+        ends = {"generations", "budget", "budget_s", "evaluations", "lane_steps"}
         if isinstance(data, dict) and not ends & data.keys():
             return {**data, "generations": DEFAULT_GENERATIONS}
         return data

@@ -146,6 +146,8 @@ def expected_generations(config: Config, lane_steps_per_generation: int) -> int:
     limits = [search.generations or MANY]
     if search.evaluations is not None:
         limits.append(-(-search.evaluations // search.population))
+    if search.lane_steps is not None:
+        limits.append(-(-search.lane_steps // max(1, lane_steps_per_generation)))
     if search.budget_s is not None:
         limits.append(int(search.budget_s * LANE_STEPS_PER_S / max(1, lane_steps_per_generation)))
     return max(1, min(limits))
