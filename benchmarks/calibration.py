@@ -26,6 +26,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,11 @@ from ruleforge.evaluate.baselines import (
     outcome_to_json,
     tune_baselines,
     tuning_key,
-    with_targets,
 )
 from ruleforge.evaluate.evaluator import MAX_WIDENINGS, Outcome, Protocol
 from ruleforge.evaluate.lanes import ChunkJob, LaneSpec, Plan, RuleLanes, sample_steps
 from ruleforge.evaluate.statistics import holm, p_value, seed_means, summarize, t_interval
-from ruleforge.evaluate.targets import Speedup, smooth
+from ruleforge.evaluate.targets import LEVELS, Speedup, Targets, smooth, speedup
 from ruleforge.evaluate.train import train_chunk
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import Workload, load_suite
@@ -172,6 +172,27 @@ class Pool:
             low, high = max(low, 0), min(high, len(self.lrs))
         return best
 
+    @cached_property
+    def _reached(self) -> tuple[NDArray[np.float64], float]:
+        """What the other baselines reach by each sample, (others, sample), and their least start."""
+        rows = [reached(outcome) for outcome in self.others.values() if outcome.curves]
+        return np.stack([row for row, _ in rows]), min(start for _, start in rows)
+
+    def targets(self, copy: Outcome) -> Targets:
+        """`make_targets` of the others and a copy; what the others reach is computed once."""
+        grid, start = self._reached
+        if copy.curves:
+            mine, own_start = reached(copy)
+            grid, start = np.vstack((grid, mine)), min(start, own_start)
+        steps = np.array(sample_steps(self.n_steps))
+        losses = set()
+        for which, share in LEVELS:
+            column = grid[:, int(np.searchsorted(steps, share * self.n_steps))]
+            level = float(np.median(column) if which == "median" else column.min())
+            if np.isfinite(level) and level < start:
+                losses.add(level)
+        return Targets(self.workload, self.n_steps, tuple(sorted(losses, reverse=True)))
+
     def outcome(
         self, tuning: NDArray[np.int64], scoring: NDArray[np.int64], n_schedules: int, factor: float = 1.0
     ) -> Outcome:
@@ -183,6 +204,12 @@ class Pool:
             self.workload, self.n_steps, LaneSpec(self.lrs[lr], self.schedules[schedule]), self.lrs[lr],
             tuple(tuple(float(v) if np.isfinite(v) else None for v in curve) for curve in curves),
         )  # fmt: skip
+
+
+def reached(outcome: Outcome) -> tuple[NDArray[np.float64], float]:
+    """The median curve over seeds, never rising, and the largest start."""
+    curves = np.array([[np.inf if v is None else v for v in curve] for curve in outcome.curves])
+    return np.minimum.accumulate(np.median(curves, axis=0)), float(curves[:, 0].max())
 
 
 def make_pool(
@@ -284,16 +311,19 @@ def draws(pools: Sequence[Pool], design: Design, repetitions: int, seed: int) ->
     n_seeds, n_schedules = pools[0].finals.shape[2], len(pools[0].schedules)
     cuts = np.cumsum([design.n_tune, design.n_tune, design.n_score, design.n_score])
     for _ in range(repetitions):
-        mine, outcomes = {}, {}
+        mine, copies = {}, {}
         for pool in pools:
             tune_a, tune_b, score_a, score_b, _ = np.split(rng.permutation(n_seeds), cuts)
             slower = design.factor * float(np.exp(design.spread * rng.standard_normal()))
             first, second = max(1.0, 1 / slower), max(1.0, slower)
             score_b = score_a if design.paired else score_b
             mine[pool.workload] = pool.outcome(tune_a, score_a, n_schedules, first)
-            copy = pool.outcome(tune_b, score_b, n_schedules, second)
-            outcomes[pool.workload] = {**pool.others, "adam": copy}
-        yield with_targets(outcomes, "resampled").speedups(mine, "adam")
+            copies[pool.workload] = pool.outcome(tune_b, score_b, n_schedules, second)
+        yield {
+            pool.workload: speedup(mine[pool.workload], copies[pool.workload], targets)
+            for pool in pools
+            if (targets := pool.targets(copies[pool.workload])).levels
+        }
 
 
 def look(speedups: Mapping[str, Speedup]) -> Look | None:

@@ -15,6 +15,7 @@ from ruleforge.core.known import known
 from ruleforge.evaluate.evaluator import Protocol, evaluate
 from ruleforge.evaluate.lanes import Plan
 from ruleforge.evaluate.statistics import t_interval
+from ruleforge.evaluate.targets import Targets, make_targets, speedup
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import WORKLOADS
 
@@ -65,6 +66,7 @@ def test_a_copy_from_the_pool_is_tuned_and_scored_as_the_evaluator_does(
     assert mine.setting.schedule == theirs.setting.schedule
     assert mine.setting.lr == pytest.approx(theirs.setting.lr)
     np.testing.assert_allclose(mine.curves, theirs.curves, rtol=1e-4)
+    assert pool.targets(mine) == make_targets(SMALL.name, SMALL.steps, {**pool.others, "adam": mine})
     kept = calibration.make_pool(SMALL, protocol, 6, tmp_path, Workers(1), PLAN)
     assert np.array_equal(kept.curves, pool.curves) and kept.others == pool.others
 
@@ -77,7 +79,5 @@ def test_a_planted_factor_is_found_again(calibration: ModuleType, tmp_path: Path
     seeds = np.array([0]), np.array([1, 2])
     plain, slow = pool.outcome(*seeds, 1), pool.outcome(*seeds, 1, 2.0)
     level = np.interp(8.0, np.linspace(0, 24, len(plain.curves[0])), plain.curves[0])
-    from ruleforge.evaluate.targets import Targets, speedup
-
     found = speedup(plain, slow, Targets(SMALL.name, 24, (float(level),)))
     assert found.value == pytest.approx(2.0, rel=0.15)
