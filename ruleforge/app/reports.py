@@ -16,6 +16,7 @@ from ruleforge.core.known import KNOWN
 
 Record = Mapping[str, Any]
 
+MOST_LOOKS = 8
 REFERENCES = (("vs_best_single", "best single"), ("vs_oracle", "oracle"), ("vs_adam", "adam"))
 
 
@@ -98,6 +99,8 @@ def print_search(result: Record) -> None:
         say(gap["words"])
     if champion and (line := left_out_in_words(champion.get("id"), result.get("leave_one_out") or ())):
         say(f"The champion {line}")
+    for line in _watch_lines(result.get("watch") or {}):
+        say(line)
     if funnel := result.get("funnel"):
         _print_funnel(funnel)
     if (wall_s := result.get("wall_s")) is not None:
@@ -116,6 +119,24 @@ def print_search(result: Record) -> None:
         if champion:
             say(f"To use it:  ruleforge export {run} --to torch -o champion.py")
             say(f"To judge it where no choice has looked:  ruleforge compare {run} --suite held_out")
+
+
+def _watch_lines(watch: Record) -> list[str]:
+    """How the best rules alive stood on the validation suite as the search went on, in one or two lines."""
+    looks = [look for look in watch.get("looks") or () if look.get("validation") is not None]
+    if not looks:
+        return []
+    shown = ", ".join(
+        f"{look['generation'] + 1}: {format_ratio(look['validation'])} ({format_ratio(look['search'])})"
+        for look in looks[:: max(1, -(-len(looks) // MOST_LOOKS))]
+    )
+    acted = [
+        f"{look['action']} after generation {look['generation'] + 1}" for look in looks if look["action"]
+    ]
+    return [
+        f"Looks at validation, over the oracle, by generation (where trained): {shown}",
+        *([f"Validation fell while the search's own fitness rose: {', '.join(acted)}"] if acted else []),
+    ]
 
 
 def _print_funnel(funnel: Record) -> None:
