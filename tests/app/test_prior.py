@@ -11,6 +11,7 @@ from ruleforge.app.config import parse_config, resolved_toml
 from ruleforge.app.prior import LARGEST, learned_weights, parts
 from ruleforge.app.setup import search_strategy
 from ruleforge.core.known import known
+from ruleforge.core.text import parse
 from ruleforge.errors import ConfigError, InputError
 from ruleforge.records import CandidateRow, FitnessRow, GenerationRow
 from ruleforge.search.children import child_rng, random_child
@@ -59,6 +60,23 @@ def test_what_survivors_hold_more_often_is_favoured(tmp_path: Path) -> None:
     weights = learned_weights(make_run(tmp_path / "run"))
     assert weights["sign"] > 1.5 and weights["sign"] == max(weights.values())
     assert all(1 / LARGEST - 1e-3 <= value <= LARGEST for value in weights.values())
+    assert learned_weights(tmp_path / "run") == weights
+
+
+def test_what_is_favoured_is_measured_against_draws_before_any_selection(tmp_path: Path) -> None:
+    weights = learned_weights(make_run(tmp_path / "run"))
+    signs = []
+    for k in range(40):
+        rule = parse(f"update = sign(g) * {k + 2}\n").rule
+        signs.append(
+            CandidateRow(
+                id=1000 + k, key=rule.key, full_key=rule.full_key, text="update = g\n",
+                genome=to_text(from_rule(rule)), nodes=rule.nodes, states=0, generation=1,
+                origin="constant", status="rejected",
+            )
+        )  # fmt: skip
+    with Store.open(tmp_path / "run") as store:
+        store.commit_generation(GenerationRow(1, (), {}, {}), signs)
     assert learned_weights(tmp_path / "run") == weights
 
 

@@ -215,3 +215,9 @@ def test_a_search_with_every_option_goes_on_to_the_same_end(tmp_path: Path) -> N
             run_search(options, out=cut, workers=1, progress=Interrupting(after))
         resume_run(cut, workers=1, progress=QuietProgress())
         assert contents(cut) == contents(tmp_path / "whole")
+
+
+def test_a_search_ends_by_the_lane_steps_that_it_spent(tmp_path: Path) -> None:
+    ended = config(generations=9, lane_steps=1, validate_every=0, confirm=0)
+    report = run_search(ended, out=tmp_path / "run", workers=1, progress=QuietProgress())
+    assert report["generations"] == 1 and report["funnel"]["lane_steps"] >= 1
