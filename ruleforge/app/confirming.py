@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from ruleforge.app.finals import Suites
 from ruleforge.app.schema import Config
-from ruleforge.app.setup import baseline_rules, rung_protocols, tuning_seeds
+from ruleforge.app.setup import baseline_rules, rung_protocols
 from ruleforge.evaluate.baselines import tune_baselines
 from ruleforge.evaluate.evaluator import Protocol, evaluate
 from ruleforge.evaluate.lanes import Plan
@@ -49,10 +49,10 @@ class Confirmed:
 
 
 def confirm_protocol(config: Config, workloads: Sequence[Workload]) -> Protocol:
-    """The full rung's way of tuning, on as many seeds as the final tunes on, scored on seeds of its own."""
+    """The full rung's way of tuning, scored on seeds of its own."""
     full = rung_protocols(config, workloads)[-1][1]
     seeds = tuple(CONFIRM_SEED + k for k in range(config.search.confirm_seeds))
-    return replace(full, score_seeds=seeds, tune_seeds=tuning_seeds(config.training.tune_seeds))
+    return replace(full, score_seeds=seeds)
 
 
 def confirm(

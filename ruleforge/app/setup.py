@@ -83,6 +83,7 @@ def rung_protocols(
         lrs,
         tuple(training.schedules),
         score_seeds=tuple(SCORE_SEED + k for k in range(training.seeds)),
+        tune_seeds=tuning_seeds(training.tune_seeds),
         refine=training.tuning == "refined",
     )
     return [*ladder, (tuple(workloads), full, 1.0)]
