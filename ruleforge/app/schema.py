@@ -210,8 +210,8 @@ class Training(Table):
     under the first schedule and then all schedules around the best of them, or the whole grid. The final
     and `compare` always tune over the whole grid."""
     tune_seeds: int = Field(default=1, ge=1, le=1000)
-    """Seeds on which learning rate and schedule are chosen at full budget, in the second look and in the final,
-    by the mean last loss over them; the same for all rules, and none on which a rule is scored."""
+    """Seeds on which learning rate and schedule are chosen at full budget, in the second look and in the
+    final, by the mean last loss over them; the same for all rules, and none on which a rule is scored."""
     seeds: int = Field(default=2, ge=1, le=1000)
     """Seeds on which a candidate at full budget is scored."""
     score_seeds: int = Field(default=2, ge=1, le=1000)
