@@ -57,6 +57,7 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "lexicase": ("parents by epsilon-lexicase over workloads", ('search.selection="epsilon_lexicase"',)),
     "tuned": ("siblings of the best with other constants", ("search.tune_top=8", "search.tune_moves=4")),
     "restarts": ("a new population after 6 generations without a better rule", ("search.restarts=6",)),
+    "rescore": ("three more seeds for what seems to be among the best 24", ("search.rescore=24",)),
     "novelty": ("behaviour unlike the others' as one more axis", ("search.novelty=true",)),
     "no_second_look": ("finalists by the search's own fitness", ("search.confirm=0",)),
     "second_look": ("32 rules looked at again before the final", ("search.confirm=32",)),

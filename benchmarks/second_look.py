@@ -37,7 +37,7 @@ from ruleforge.evaluate.lanes import Plan
 from ruleforge.evaluate.workers import Workers
 from ruleforge.store import CONFIG, Store
 
-JUDGE_SEED = 7000
+JUDGE_SEED = 9000
 CHOICES = ("own fitness", "final alone", "second look")
 
 

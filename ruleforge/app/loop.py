@@ -44,6 +44,7 @@ from ruleforge.store import Store
 from ruleforge.tasks import Workload
 
 ASK_FACTOR = 4
+RESCORED = "speedup_rescored"
 ALIKE = 3  # contenders of one form: which constants are best is a question of noise too
 NAMING_S = 10.0
 EAGER_COST = 4  # what a lane-step costs op by op, where others are compiled
@@ -273,6 +274,8 @@ class SearchRun:
             for result in climbed.get(number, ()):
                 evaluations += evaluation_rows(number, result.rung, result.outcomes, result.speedups)
                 fitness.append(FitnessRow(number, result.rung, SPEEDUP, result.speedup))
+                if result.is_rescored:
+                    fitness.append(FitnessRow(number, result.rung, RESCORED, result.speedup))
             if known.rung >= 0:
                 fitness += [
                     FitnessRow(number, known.rung, name, finite_or_none(value))
@@ -407,6 +410,9 @@ class SearchRun:
                 candidate.text, candidate.nodes, value, rung, told, not (rung >= 0 and candidate.reason)
             )  # fmt: skip
         self.funnel.counts = Counter(last.funnel)
+        if self.funnel.rescoring is not None:
+            rows = self.store.fitness(objective=RESCORED)
+            self.funnel.rescoring.values = [row.value or 0.0 for row in rows]
         self.next_id = int(last.rng["next_id"])
         self.generation = last.n + 1
         self.strategy.restore(last.strategy)

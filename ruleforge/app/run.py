@@ -46,6 +46,7 @@ from ruleforge.evaluate.baselines import (
 from ruleforge.evaluate.funnel import Funnel
 from ruleforge.evaluate.lanes import Plan
 from ruleforge.evaluate.prepare import compile_gradients
+from ruleforge.evaluate.rescoring import RESCORE_SEED, Rescoring, baselines_on_more_seeds
 from ruleforge.evaluate.wire import stamp
 from ruleforge.evaluate.workers import Workers
 from ruleforge.store import CHAMPION, FINISHED, Store
@@ -180,6 +181,7 @@ def _go(
     funnel = Funnel(rungs, config.limits.static, plan, pool, dedupe=config.search.dedupe)
     strategy = search_strategy(config)
     watch = _make_watch(config, store, plan, pool, progress)
+    funnel.rescoring = _make_rescoring(config, store, funnel, tuned[-1], progress)
     run = SearchRun(config, store, progress, workloads, funnel, strategy, watch, started=began)
     run.restore()
     run.search()
@@ -275,6 +277,25 @@ def _choose_finalists(
     run.store.put_result("second_look", [each.as_json() for each in confirmed])
     share = search.confirm_seeds / run.config.training.score_seeds
     return run.confirmed_finalists(confirmed), {each.id: (each.merit, share) for each in confirmed}
+
+
+def _make_rescoring(
+    config: Config, store: Store, funnel: Funnel, tuned: Baselines, progress: Progress
+) -> Rescoring | None:
+    """More seeds for the best; the baselines' own are kept in the run, since they decide what is best."""
+    search = config.search
+    if not search.rescore:
+        return None
+    seeds = tuple(RESCORE_SEED + k for k in range(search.rescore_seeds))
+    kept = store.results().get("rescore_baselines")
+    if kept is not None:
+        return Rescoring(search.rescore, seeds, _baselines_from(kept))
+    more = baselines_on_more_seeds(
+        tuned, {name: str(text) for name, text in baseline_rules(config).items()}, funnel.rungs[-1].workloads,
+        seeds, funnel.plan, funnel.workers, lambda k, n: progress.phase("scoring baselines", k, n),
+    )  # fmt: skip
+    store.put_result("rescore_baselines", _baselines_record(more))
+    return Rescoring(search.rescore, seeds, more)
 
 
 def _make_watch(config: Config, store: Store, plan: Plan, pool: Workers, progress: Progress) -> Watch | None:

@@ -65,6 +65,11 @@ class Search(Table):
     """Rules in the first population: known rules, .rule files or run folders; [] is a cold start."""
     finalists: int = Field(default=8, ge=1, le=1000)
     """Rules that are judged on both suites at the end, beside the baselines."""
+    rescore: int = Field(default=0, ge=0, le=10_000)
+    """Rules of the full rung that seem to be among so many of the best get more scoring seeds at once, with
+    the setting they were tuned to, so that luck does not lead the search; 0 gives none."""
+    rescore_seeds: int = Field(default=3, ge=1, le=1000)
+    """How many seeds more."""
     confirm: int = Field(default=32, ge=0, le=10_000)
     """Rules of the full rung that are scored again on both suites before the finalists are chosen among them:
     the best of many noisy scores is partly luck. 0 chooses the finalists by the search's own scores."""

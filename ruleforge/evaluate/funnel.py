@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ruleforge.core.format import name_text
 from ruleforge.core.rule import Rule
@@ -17,6 +17,7 @@ from ruleforge.evaluate.evaluator import Outcome, Progress, Protocol, evaluate
 from ruleforge.evaluate.lanes import Plan
 from ruleforge.evaluate.limits import Limits
 from ruleforge.evaluate.probes import Behaviours, ProbeResult, probe, probe_on_numba
+from ruleforge.evaluate.rescoring import Rescoring, on_more_seeds
 from ruleforge.evaluate.statistics import geometric_mean
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import Workload
@@ -44,12 +45,14 @@ class Rung:
 
 @dataclass(frozen=True)
 class RungResult:
-    """What a candidate did at one rung: an outcome a workload, and its speed-up over the oracle."""
+    """What a candidate did at one rung: an outcome a workload, its speed-up over the oracle, and whether it
+    got more seeds than others."""
 
     rung: int
     outcomes: Mapping[str, Outcome]
     speedups: Mapping[str, float | None]
     speedup: float
+    is_rescored: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Funnel:
     plan: Plan
     workers: Workers
     dedupe: bool = True
+    rescoring: Rescoring | None = None
     keys: dict[str, int] = field(default_factory=dict)
     behaviours: Behaviours = field(default_factory=Behaviours)
     counts: Counter[str] = field(default_factory=Counter)
@@ -152,7 +156,34 @@ class Funnel:
                 self.counts["lane_steps_saved"] += sum((asked - o.n_lanes) * o.n_steps for o in row)
             going.sort(key=lambda n: (-results[n][-1].speedup, n))
             going = going[: max(1, round(rung.promote * len(going)))] if going else []
+        if self.rescoring is not None:
+            self._rescore(self.rescoring, texts, results, done)
         return {number: tuple(found) for number, found in results.items()}
+
+    def _rescore(
+        self,
+        rescoring: Rescoring,
+        texts: Mapping[int, str],
+        results: dict[int, list[RungResult]],
+        done: Progress,
+    ) -> None:
+        """Give those who seem to be among the best more seeds; what they show then is their result."""
+        level, top = len(self.rungs) - 1, self.rungs[-1]
+        floor = rescoring.floor
+        best = [n for n, found in results.items() if found[-1].rung == level and found[-1].speedup > floor]
+        best = sorted(best, key=lambda n: (-results[n][-1].speedup, n))[: rescoring.keep]
+        after = on_more_seeds(
+            [texts[n] for n in best], [results[n][-1].outcomes for n in best], top.workloads,
+            rescoring.seeds, self.plan, self.workers, done,
+        )  # fmt: skip
+        for number, outcomes in zip(best, after, strict=True):
+            before = results[number][-1].outcomes
+            more = sum((o.n_lanes - before[w].n_lanes) * o.n_steps for w, o in outcomes.items())
+            self.counts["lane_steps"] += more
+            found = _result(level, replace(top, baselines=rescoring.baselines), list(outcomes.values()))
+            results[number][-1] = replace(found, is_rescored=True)
+            rescoring.values.append(found.speedup)
+        self.counts["rescored"] += len(best)
 
 
 def _result(level: int, rung: Rung, row: Sequence[Outcome]) -> RungResult:

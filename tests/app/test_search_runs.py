@@ -206,7 +206,7 @@ def test_random_search_runs_on_the_same_rails(tmp_path: Path) -> None:
 def test_a_search_with_every_option_goes_on_to_the_same_end(tmp_path: Path) -> None:
     options = config(
         strategy="islands", islands=2, migrate_every=1, selection="epsilon_lexicase", tune_top=2,
-        tune_moves=1, restarts=2, novelty=True, validate_every=0, confirm=2,
+        tune_moves=1, restarts=2, rescore=2, rescore_seeds=1, novelty=True, validate_every=0, confirm=2,
     )  # fmt: skip
     run_search(options, out=tmp_path / "whole", workers=1, progress=QuietProgress())
     for after in (0, 1):
@@ -215,6 +215,10 @@ def test_a_search_with_every_option_goes_on_to_the_same_end(tmp_path: Path) -> N
             run_search(options, out=cut, workers=1, progress=Interrupting(after))
         resume_run(cut, workers=1, progress=QuietProgress())
         assert contents(cut) == contents(tmp_path / "whole")
+    with Store.open(tmp_path / "whole", readonly=True) as store:
+        more = {row.candidate: row.value for row in store.fitness(objective="speedup_rescored")}
+        told = {row.candidate: row.value for row in store.fitness(rung=1, objective="speedup_vs_oracle")}
+        assert 2 <= len(more) < len(told) and all(told[n] == value for n, value in more.items())
 
 
 def test_a_search_ends_by_the_lane_steps_that_it_spent(tmp_path: Path) -> None:

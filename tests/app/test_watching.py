@@ -16,6 +16,7 @@ from ruleforge.app.progress import QuietProgress
 from ruleforge.app.run import resume_run, run_search
 from ruleforge.app.watching import WATCH_SEED, Look, best_look, is_degrading
 from ruleforge.evaluate.evaluator import COMPARE_SEED, FINAL_SEED, SCORE_SEED, TUNE_SEED
+from ruleforge.evaluate.rescoring import RESCORE_SEED
 from ruleforge.simplify.paired import PAIRED_SEED
 from ruleforge.store import Store
 from ruleforge.tasks import SUITES
@@ -98,7 +99,16 @@ def test_records_are_read_back_exactly() -> None:
 
 
 def test_no_two_purposes_share_a_seed() -> None:
-    starts = [TUNE_SEED, SCORE_SEED, FINAL_SEED, COMPARE_SEED, PAIRED_SEED, WATCH_SEED, CONFIRM_SEED]
+    starts = [
+        TUNE_SEED,
+        SCORE_SEED,
+        FINAL_SEED,
+        COMPARE_SEED,
+        PAIRED_SEED,
+        WATCH_SEED,
+        CONFIRM_SEED,
+        RESCORE_SEED,
+    ]
     assert sorted(starts) == starts and min(np.diff(starts)) >= 1000  # as many as a config may ask for
 
 

@@ -1,0 +1,140 @@
+"""More seeds for outcomes that matter: the chosen setting trained again, nothing tuned anew.
+
+A tuning is many lanes and a score is one, so a few seeds more are cheap, and the largest of many scores is
+no longer the luckiest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+
+from ruleforge.evaluate.baselines import Baselines, with_targets
+from ruleforge.evaluate.evaluator import Outcome, Progress
+from ruleforge.evaluate.lanes import ChunkJob, ChunkResult, Plan, RuleLanes, pack
+from ruleforge.evaluate.targets import smooth
+from ruleforge.evaluate.train import train_chunk
+from ruleforge.evaluate.workers import Workers
+from ruleforge.records import finite_or_none
+from ruleforge.tasks import Workload
+
+RESCORE_SEED: Final = 7000
+
+Scored = list[tuple[ChunkResult, int]]
+
+
+@dataclass
+class Rescoring:
+    """Who gets more seeds, and what they are measured against.
+
+    Attributes:
+        keep: a candidate gets them when its score is among so many of the best that got them before.
+        seeds: which; for candidates and baselines alike.
+        baselines: with the curves of these seeds too.
+        values: of all candidates that got them.
+    """
+
+    keep: int
+    seeds: tuple[int, ...]
+    baselines: Baselines
+    values: list[float] = field(default_factory=list)
+
+    @property
+    def floor(self) -> float:
+        """The score from which on a candidate gets more seeds. It never falls, so none is overlooked."""
+        return sorted(self.values)[-self.keep] if len(self.values) >= self.keep else 0.0
+
+
+def on_more_seeds(
+    texts: Sequence[str],
+    outcomes: Sequence[Mapping[str, Outcome]],
+    workloads: Sequence[Workload],
+    seeds: Sequence[int],
+    plan: Plan,
+    workers: Workers,
+    done: Progress = lambda finished, total: None,
+) -> list[dict[str, Outcome]]:
+    """The same outcomes with the curves of more scoring seeds; those of rules that diverged stay as they are.
+
+    Args:
+        texts: rule texts.
+        outcomes: of each rule, by workload.
+        workloads: where to train; outcomes elsewhere are passed on.
+        seeds: scoring seeds that the outcomes do not have yet.
+        plan: recorded execution plan.
+        workers: where the chunks run.
+        done: told the progress in chunks.
+    """
+    jobs: list[ChunkJob] = []
+    owners: list[list[tuple[int, str]]] = []
+    for workload in workloads:
+        mine = [i for i, each in enumerate(outcomes) if workload.name in each and each[workload.name].setting]
+        for seed in seeds:
+            rules = [_lane(texts[i], outcomes[i][workload.name]) for i in mine]
+            pending = [(i, workload.name) for i in mine]
+            for part in pack(rules, plan.score_lanes):
+                n_lanes = sum(len(rule.lanes) for rule in part)
+                owners.append(pending[:n_lanes])
+                pending = pending[n_lanes:]
+                n_steps = outcomes[owners[-1][0][0]][workload.name].n_steps
+                jobs.append(ChunkJob(workload, seed, n_steps, part, plan, plan.score_lanes))
+    found: dict[tuple[int, str], Scored] = {}
+    for result, owner in zip(workers.map(train_chunk, jobs, done), owners, strict=True):
+        for row, at in enumerate(owner):
+            found.setdefault(at, []).append((result, row))
+    return [
+        {name: _extended(outcome, found.get((i, name), [])) for name, outcome in each.items()}
+        for i, each in enumerate(outcomes)
+    ]
+
+
+def _lane(text: str, outcome: Outcome) -> RuleLanes:
+    assert outcome.setting is not None
+    return RuleLanes(outcome.hypers or text, (outcome.setting,))
+
+
+def _extended(outcome: Outcome, scored: Scored) -> Outcome:
+    """An outcome with more curves; train loss and metric are means over all seeds."""
+    if not scored:
+        return outcome
+    n = len(outcome.curves)
+
+    def mean(before: float | None, now: Sequence[float]) -> float | None:
+        values = [np.nan if before is None else before] * n + list(now)
+        return finite_or_none(float(np.mean(values)))
+
+    lost = [int(r.diverged_at[k]) for r, k in scored if r.diverged_at[k]]
+    first = [at for at in (outcome.diverged_at, *lost) if at]
+    return replace(
+        outcome,
+        curves=(*outcome.curves, *(tuple(map(_finite, smooth(r.curves[k]))) for r, k in scored)),
+        train_loss=mean(outcome.train_loss, [float(r.train_losses[k]) for r, k in scored]),
+        metric=mean(outcome.metric, [float(r.metrics[k]) for r, k in scored]),
+        n_lanes=outcome.n_lanes + len(scored),
+        n_diverged=outcome.n_diverged + len(lost),
+        diverged_at=min(first, default=None),
+    )
+
+
+def _finite(value: float) -> float | None:
+    return finite_or_none(float(value))
+
+
+def baselines_on_more_seeds(
+    tuned: Baselines,
+    texts: Mapping[str, str],
+    workloads: Sequence[Workload],
+    seeds: Sequence[int],
+    plan: Plan,
+    workers: Workers,
+    done: Progress = lambda finished, total: None,
+) -> Baselines:
+    """Tuned baselines with the curves of more scoring seeds, and the targets that follow from all of them."""
+    names = list(texts)
+    before = [{w: rules[name] for w, rules in tuned.outcomes.items()} for name in names]
+    after = on_more_seeds([texts[n] for n in names], before, workloads, seeds, plan, workers, done)
+    outcomes = {w: {name: each[w] for name, each in zip(names, after, strict=True)} for w in tuned.outcomes}
+    return with_targets(outcomes, tuned.origin)
