@@ -158,6 +158,7 @@ def compare(
     suite: str = "validation",
     workloads: Sequence[str] = (),
     seeds: int = 3,
+    tune_hypers: int = 0,
     workers: int | None = None,
     quiet: bool = True,
 ) -> dict[str, Any]:
@@ -169,6 +170,7 @@ def compare(
         suite: `search`, `validation` or `held_out`; ignored when workloads are named.
         workloads: workload names or task references.
         seeds: scoring seeds.
+        tune_hypers: settings of the hyperparameters tuned beside the defaults, alike for all.
         workers: processes; one per core by default.
         quiet: say nothing on stderr.
     """
@@ -183,6 +185,7 @@ def compare(
             workloads=workloads,
             folder=Path.cwd(),
             seeds=seeds,
+            hyper_settings=tune_hypers,
             workers=_count(workers),
             runs=_runs(rules),
             progress=progress,

@@ -32,7 +32,7 @@ SEEDS = 3
 TUNING_SEEDS = 3  # with one, chance picks the learning rate: intervals are twice as wide
 
 
-def comparison_protocol(seeds: int) -> Protocol:
+def comparison_protocol(seeds: int, hyper_settings: int = 0) -> Protocol:
     """The whole grid, widened, on three tuning seeds; scored on seeds that no search uses."""
     return Protocol(
         default_grid(),
@@ -40,6 +40,7 @@ def comparison_protocol(seeds: int) -> Protocol:
         score_seeds=tuple(COMPARE_SEED + k for k in range(seeds)),
         tune_seeds=tuning_seeds(TUNING_SEEDS),
         widen=True,
+        hyper_settings=hyper_settings,
     )
 
 
@@ -51,6 +52,7 @@ def compare_rules(
     workloads: Sequence[str] = (),
     folder: str | Path | None = None,
     seeds: int = SEEDS,
+    hyper_settings: int = 0,
     workers: int = 1,
     backend: str = "auto",
     runs: Mapping[str, Path] | None = None,
@@ -66,6 +68,8 @@ def compare_rules(
         workloads: workload names or task references.
         folder: folder that task references are relative to.
         seeds: scoring seeds.
+        hyper_settings: settings of the hyperparameters that are tuned on each workload beside the defaults,
+            as many for every rule and every reference.
         workers: processes.
         backend: update plane, or "auto".
         runs: of targets that are champions, the run folders: their own figures are set beside.
@@ -83,7 +87,7 @@ def compare_rules(
     rules = dict(against) if against else {name: known(name).rule for name in DEFAULT_BASELINES}
     names = list(rules)
     rules.setdefault("adam", known("adam").rule)
-    protocol = comparison_protocol(seeds)
+    protocol = comparison_protocol(seeds, hyper_settings)
     plan = Plan(update_plane=fastest_plane(progress.message) if backend == "auto" else backend)
     prepare_plane(plan.update_plane, progress.message)
     pool = Workers(workers)
@@ -123,6 +127,7 @@ def compare_rules(
         "suite": None if workloads else suite,
         "seeds": seeds,
         "tuning_seeds": TUNING_SEEDS,
+        "hyper_settings": hyper_settings,
         "reference": reference,
         "baselines": list(rules),
         "baselines_origin": tuned.origin,

@@ -64,6 +64,8 @@ def _print_speed(result: Record, compared: Sequence[Record], reference: str) -> 
         for place in rule["workloads"]
     ]
     seeds = f", {counted(result['seeds'], 'seed')}" if result.get("seeds") else ""
+    n_settings = result.get("hyper_settings")
+    seeds += f", {n_settings} other settings of the hyperparameters tuned for all" if n_settings else ""
     where = f" on the {result['suite']} suite" if result.get("suite") else ""
     title = f"Speed-up over {reference}{where}{seeds}; ×1.30: the same loss in 1/1.30 of the steps"
     print_table(columns, rows, title=title, right=(columns[2], *columns[4:]))

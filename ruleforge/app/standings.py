@@ -107,6 +107,7 @@ def _row(
         "reference_metric": theirs.metric,
         "lr": mine.lr,
         "schedule": mine.setting.schedule if mine.setting else None,
+        "tuned_hypers": mine.hypers or None,
         "lr_decades": lr_decades(mine),
         "reference_lr_decades": lr_decades(theirs),
         "diverged": mine.n_diverged,

@@ -24,6 +24,7 @@ from ruleforge.core.text import RuleText, parse
 from ruleforge.errors import InputError
 from ruleforge.evaluate.baselines import Baselines, with_targets
 from ruleforge.evaluate.evaluator import Outcome
+from ruleforge.evaluate.hypers import settings_of
 from ruleforge.evaluate.lanes import LaneSpec, sample_steps
 
 from .conftest import make_run
@@ -340,6 +341,20 @@ def test_workloads_that_nobody_can_train_are_named_and_left_out(
     print_comparison(record)
     shown = capsys.readouterr()
     assert "left out: odd.py:flat" in shown.err and "population of workloads like these" in shown.out
+
+
+def test_hyperparameters_are_tuned_for_rules_and_references_alike(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = {"momentum": known("momentum").rule}
+    plain = small(folder, "fine", rules=rules)
+    tuned = small(folder, "fine", rules=rules, hyper_settings=2)
+    (before,), (after,) = plain["workloads"], tuned["workloads"]
+    settings = {None, *settings_of(str(known("momentum").rule), 2)}
+    assert before["tuned_hypers"] is None and after["tuned_hypers"] in settings
+    assert after["lanes"] > 2 * before["lanes"] and after["reference_loss"] <= before["reference_loss"] * 1.5
+    print_comparison(tuned)
+    assert "2 other settings of the hyperparameters tuned for all" in capsys.readouterr().out
 
 
 def test_one_workload_says_nothing_about_transfer(folder: Path) -> None:

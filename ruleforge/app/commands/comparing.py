@@ -35,6 +35,14 @@ ALL_SUITES = (*SUITES, "sealed")
     help="Workloads in place of a suite; repeat or separate by commas.",
 )
 @click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True, help="Scoring seeds.")
+@click.option(
+    "--tune-hypers",
+    "hyper_settings",
+    type=click.IntRange(0, 64),
+    default=0,
+    metavar="N",
+    help="Tune N other settings of the hyperparameters on each workload, for rules and references alike.",
+)
 @click.option("--backend", type=click.Choice(BACKENDS), default="auto", help="What runs the rules.")
 @click.option(
     "--plot",
@@ -53,6 +61,7 @@ def compare(
     suite: str | None,
     tasks: tuple[str, ...],
     seeds: int,
+    hyper_settings: int,
     backend: str,
     plot: Path | None,
     force: bool,
@@ -94,6 +103,7 @@ def compare(
             workloads=names,
             folder=Path.cwd(),
             seeds=seeds,
+            hyper_settings=hyper_settings,
             workers=worker_count(workers),
             backend=plane_named(backend),
             runs={found.name: found.run for found in named if found.origin == "champion" and found.run},
