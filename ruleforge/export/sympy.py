@@ -51,8 +51,9 @@ def export_sympy(text: RuleText, *, provenance: Mapping[str, object] | None = No
     n = len(form.states)
     imports = sorted({"Symbol", *words, *(["Function"] if undefined else [])}, key=_import_order)
     origin = "\n".join(f"{key}: {value}" for key, value in (provenance or {}).items())
+    written = f"Written by ruleforge from the rule {text.rule.key}."
     maths = "\n".join(f"    {line}" for line in formula(text))
-    doc = "\n\n".join(part for part in (text.doc.strip(), maths, origin, f"    {text.rule.key}") if part)
+    doc = "\n\n".join(part for part in (text.doc.strip(), maths, origin, written) if part)
     lines = ['"""' + "\n".join(plain_lines(doc, WIDTH)), '"""', ""]
     lines += [*_import(imports), ""]
     lines += [f'{name} = Function("{name}")' for name in undefined]
