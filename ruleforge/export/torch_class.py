@@ -59,6 +59,13 @@ _RANGES = """    for name, (low, high) in RANGES.items():
             )
 """
 
+# Seen in torch 2.13, in its own optimizers too where they keep such states.
+_NUMBERS = """    if compiling and lists[3][0].device.type == "cpu":
+        raise RuntimeError(
+            "cannot be compiled: torch would lose the numbers that the rule keeps on the CPU",
+        )
+"""
+
 _SAVING = '''
 def __setstate__(self, state: dict[str, Any]) -> None:
     super().__setstate__(state)
@@ -130,6 +137,7 @@ def _step_group(self, group: dict[str, Any]) -> None:
         foreach = plain and not differentiable
     torch._foreach_add_(steps, 1)
     lists = [@ARGUMENTS@]
+@NUMBERS@
     if any(p.is_complex() for p in params):
         lists = [[_as_real(x) for x in column] for column in lists]
     dtype = group["state_dtype"]
@@ -226,6 +234,7 @@ def class_lines(
         "LISTS": "\n".join(f"    {n}: list[Tensor] = []" for n in names),
         "CALL_INIT": "\n".join(indented(_call("self._init_group", ["group", *lists], "", 80))),
         "ARGUMENTS": ", ".join(lists),
+        "NUMBERS": _NUMBERS if any(slot.kind is Kind.HOST for slot in slots) else "",
         "KEYS": "\n".join(f'        "{key}": group["{key}"],' for key in keys),
         "KEEP": _keep(names, slots),
         "PARAMETERS": "\n".join(f"    {n}: list[Tensor]," for n in names),

@@ -380,12 +380,16 @@ def test_sign_in_place_is_sign(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["adam", "lion", "nadam", "novograd", "adabelief", "cautious_lion", "rprop"])
+@pytest.mark.parametrize("name", ["adam", "lion", "novograd", "adabelief", "cautious_lion", "rprop"])
 def test_compiled_steps_equal_eager_ones(name: str) -> None:
-    """In one graph, and without compiling again at later steps."""
+    """In one graph, and without compiling again at later steps.
+
+    In float32: torch 2.13 takes 0-dim float64 tensors on a CPU for Python's numbers and loses what compiled
+    code writes into them, its own optimizers' states too.
+    """
     info = info_of(name)
-    mine, eager = started(info)
-    its, other = started(info)
+    mine, eager = started(info, dtype=torch.float32)
+    its, other = started(info, dtype=torch.float32)
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     step = torch.compile(other.step, backend=counter, fullgraph=True)
@@ -394,8 +398,18 @@ def test_compiled_steps_equal_eager_ones(name: str) -> None:
         give_gradients(its, t)
         eager.step()
         step()
-    close(mine, its)
+    close(mine, its, rtol=1e-5, atol=1e-6)
     assert counter.frame_count <= 2
+
+
+@pytest.mark.slow
+def test_numbers_on_a_cpu_are_not_lost_in_compiled_steps() -> None:
+    """For the same reason: a wrong step would be worse than none."""
+    params, nadam = started(info_of("nadam"), dtype=torch.float32)
+    torch._dynamo.reset()
+    give_gradients(params, 0)
+    with pytest.raises(Exception, match="torch would lose the numbers"):
+        torch.compile(nadam.step, backend="eager", fullgraph=True)()
 
 
 @pytest.mark.parametrize("name", ["adam", "lion", "sgd", "adabelief", "nadam", "madgrad"])
