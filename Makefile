@@ -13,7 +13,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_N
 QUICK_TESTS = $(wildcard tests/test_architecture.py tests/test_project.py tests/core tests/render tests/store)
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test test-slow check chaos fuzz fuzz-long bench gpu-check docs baselines known clean
+.PHONY: help .venv demo examples test test-slow check chaos fuzz fuzz-long bench gpu-check docs baselines known clean
 
 help:  ## this list
 	@grep -hE '^[a-z.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */|/' | \
@@ -30,6 +30,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## a short search on real data: champion, comparison, export, training with the export
 	$(BIN)/python examples/demo.py
+
+examples: $(STAMP)  ## rules as optimizers in other people's training loops
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[trainers]'
+	$(ONE_THREAD) $(BIN)/python -m pytest -m slow tests/examples/test_trainers.py
 
 test: $(STAMP)  ## all tests but the slow ones, on two cores
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
