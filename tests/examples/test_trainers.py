@@ -14,6 +14,7 @@ import pytest
 EXAMPLES = {
     "with_lightning": (("lightning",), "after 220 steps"),
     "with_accelerate": (("accelerate",), "Exported on"),
+    "with_transformers": (("transformers", "accelerate"), "after 220 steps"),
 }
 LEARNED = 0.8
 
