@@ -47,6 +47,7 @@ ASK_FACTOR = 4
 RESCORED = "speedup_rescored"
 ALIKE = 3  # contenders of one form: which constants are best is a question of noise too
 NAMING_S = 10.0
+MOST_FOR_THE_END = 0.4  # of a time budget: the first generations are slow, and say little about the pace
 EAGER_COST = 4  # what a lane-step costs op by op, where others are compiled
 
 
@@ -103,7 +104,7 @@ class SearchRun:
             return True
         if limits.budget_s is None or self.generation == 0:
             return False
-        reserve = self._final_s()
+        reserve = min(self._final_s(), limits.budget_s * MOST_FOR_THE_END)
         return time.monotonic() - self.started + self.slowest_s + reserve > limits.budget_s
 
     def _final_s(self) -> float:
