@@ -152,7 +152,8 @@ class Funnel:
             for number, row in zip(going, outcomes, strict=True):
                 results[number].append(_result(level, rung, row))
                 self.counts["lane_steps"] += sum(o.n_lanes * o.n_steps for o in row)
-                asked = len(rung.protocol.grid()) + len(rung.protocol.score_seeds)
+                tuned = len(rung.protocol.grid()) * len(rung.protocol.tune_seeds)
+                asked = tuned + len(rung.protocol.score_seeds)
                 self.counts["lane_steps_saved"] += sum((asked - o.n_lanes) * o.n_steps for o in row)
             going.sort(key=lambda n: (-results[n][-1].speedup, n))
             going = going[: max(1, round(rung.promote * len(going)))] if going else []

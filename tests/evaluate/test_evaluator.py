@@ -261,6 +261,16 @@ def test_refined_tuning_trains_half_of_the_grid_and_its_lanes_are_the_grid_s() -
             assert found.curves == full.curves
 
 
+def test_what_refined_tuning_saves_is_counted_over_all_tuning_seeds() -> None:
+    grid = Protocol(LRS9, ("constant", "cosine"), score_seeds=(SCORE_SEED,), tune_seeds=(TUNE_SEED, 1))
+    tuned = tune_baselines({"sgd": known("sgd").rule}, [SMALL], grid, PLAN, Workers(1))
+    rung = Rung((SMALL,), replace(grid, refine=True), tuned)
+    funnel = Funnel([rung], Limits(), PLAN, Workers(1))
+    funnel.climb({1: SGD})
+    assert funnel.counts["lane_steps"] == (2 * 9 + 1) * 30
+    assert funnel.counts["lane_steps_saved"] == 2 * 9 * 30
+
+
 def test_refined_tuning_does_not_depend_on_company() -> None:
     refined = Protocol(LRS9, ("constant", "cosine"), score_seeds=(SCORE_SEED,), refine=True)
     alone = evaluate([ADAM], [SMALL], refined, PLAN, Workers(1))
