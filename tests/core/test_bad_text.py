@@ -20,11 +20,11 @@ SECONDS = 1.0
 
 
 def refusal(text: str, file: str = "mine.rule") -> RuleTextError:
-    """The error that the text is refused with, in time."""
-    start = time.perf_counter()
+    """The error that the text is refused with, in little processor time."""
+    start = time.process_time()
     with pytest.raises(RuleTextError) as caught:
         parse(text, file=file)
-    assert time.perf_counter() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     assert caught.value.file == file and str(caught.value).startswith(file)
     assert caught.value.exit_code == 2
     assert len(str(caught.value)) < 1500
