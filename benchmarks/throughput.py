@@ -64,7 +64,6 @@ def make_ours(texts: list[str]) -> Callable[[int], float]:
     import torch
     import torch.nn.functional as F
 
-    from ruleforge.backends.base import LaneGroup
     from ruleforge.backends.numba_lanes import NumbaLanes
     from ruleforge.evaluate.compiled import compiled
     from ruleforge.evaluate.gradients import CompiledPlane, layout_of
@@ -88,18 +87,14 @@ def make_ours(texts: list[str]) -> Callable[[int], float]:
     lr = np.full(LANES, 1e-3)
     programs = {text: compiled(text) for text in texts}
 
-    def group(text: str, n: int) -> LaneGroup:
-        made = programs[text]
-        return LaneGroup(made.program, n, np.repeat(np.asarray(made.defaults, float)[:, None], n, 1))
-
     def run(n_lanes: int) -> float:
         began = time.perf_counter()
         with training_thread():
             for first in range(0, n_lanes, LANES):
                 if len(texts) == 1:
-                    groups = [group(texts[0], LANES)]
+                    groups = [programs[texts[0]].lanes(LANES)]
                 else:
-                    groups = [group(texts[(first + k) % len(texts)], 1) for k in range(LANES)]
+                    groups = [programs[texts[(first + k) % len(texts)]].lanes(1) for k in range(LANES)]
                 update, weights = NumbaLanes(groups, layout, lr), start.clone()
                 for t, batch in enumerate(batches, 1):
                     _, grads = plane.step(weights, batch, t)

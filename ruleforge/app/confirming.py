@@ -7,23 +7,20 @@ suite, and the finalists are the best of that.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from ruleforge.app.finals import Suites
+from ruleforge.app.finals import Phase, Suites, scored_beside_baselines
 from ruleforge.app.schema import Config
 from ruleforge.app.setup import baseline_rules, rung_protocols
-from ruleforge.evaluate.baselines import tune_baselines
-from ruleforge.evaluate.evaluator import Protocol, evaluate
+from ruleforge.evaluate.evaluator import Protocol
 from ruleforge.evaluate.lanes import Plan
+from ruleforge.evaluate.statistics import geometric_mean
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import Workload
 
 CONFIRM_SEED: Final = 6000
-
-Phase = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -41,8 +38,7 @@ class Confirmed:
     @property
     def merit(self) -> float:
         """Geometric mean over the workloads of both suites, all alike; as `Finalist.merit`."""
-        logs = [math.log(value) for value in self.speedups.values() if value]
-        return math.exp(math.fsum(logs) / len(logs)) if logs else 0.0
+        return geometric_mean([value for value in self.speedups.values() if value]) or 0.0
 
     def as_json(self) -> dict[str, Any]:
         return {"id": self.id, "merit": self.merit, "workloads": dict(self.speedups)}
@@ -77,17 +73,12 @@ def confirm(
     Returns:
         All of them, best first; equals in the order given.
     """
-    protocol = confirm_protocol(config, suites.search)
-    tuned = tune_baselines(
-        baseline_rules(config), suites.all, protocol, plan, workers, say=say,
-        done=lambda k, n: phase("tuning baselines", k, n),
+    outcomes, tuned = scored_beside_baselines(
+        contenders, baseline_rules(config), suites, confirm_protocol(config, suites.search), plan, workers,
+        phase, say, "scoring contenders again",
     )  # fmt: skip
-    rows = evaluate(
-        list(contenders.values()), suites.all, protocol, plan, workers,
-        lambda k, n: phase("scoring contenders again", k, n),
-    )  # fmt: skip
-    found = []
-    for number, row in zip(contenders, rows, strict=True):
-        speedups = tuned.speedups({outcome.workload: outcome for outcome in row}, "oracle")
-        found.append(Confirmed(number, {w: s.value for w, s in speedups.items()}))
+    found = [
+        Confirmed(number, {w: s.value for w, s in tuned.speedups(mine, "oracle").items()})
+        for number, mine in outcomes.items()
+    ]
     return sorted(found, key=lambda each: -each.merit)

@@ -144,28 +144,44 @@ def run_final(
     Returns:
         Finalists, best first, and the tuned baselines.
     """
-    tuned = tune_baselines(
-        baselines, suites.all, protocol, plan, workers, say=say,
-        done=lambda k, n: phase("tuning baselines", k, n),
-    )  # fmt: skip
-    rows = evaluate(
-        list(candidates.values()), suites.all, protocol, plan, workers,
-        lambda k, n: phase("scoring finalists", k, n),
-    )  # fmt: skip
+    found, tuned = scored_beside_baselines(
+        candidates, baselines, suites, protocol, plan, workers, phase, say, "scoring finalists"
+    )
     names = workers.map(identify_text, list(candidates.values()))
     finalists = []
-    for (number, text), row, known_as in zip(candidates.items(), rows, names, strict=True):
-        outcomes = {outcome.workload: outcome for outcome in row}
+    for (number, outcomes), known_as in zip(found.items(), names, strict=True):
         finalists.append(
             Finalist(
-                number, parse(text), known_as, outcomes,
+                number, parse(candidates[number]), known_as, outcomes,
                 _standing(tuned, outcomes, suites.search), _standing(tuned, outcomes, suites.validation),
-                {w: found.value for w, found in tuned.speedups(outcomes, "oracle").items()},
+                {w: against.value for w, against in tuned.speedups(outcomes, "oracle").items()},
                 (second_looks or {}).get(number),
             )
         )  # fmt: skip
     finalists.sort(key=lambda f: (-f.standing, f.rule.rule.nodes, f.id))
     return finalists, tuned
+
+
+def scored_beside_baselines(
+    candidates: Mapping[int, str],
+    baselines: Mapping[str, RuleText],
+    suites: Suites,
+    protocol: Protocol,
+    plan: Plan,
+    workers: Workers,
+    phase: Phase,
+    say: Callable[[str], None],
+    doing: str,
+) -> tuple[dict[int, dict[str, Outcome]], Baselines]:
+    """Outcomes by candidate and workload, and the baselines, tuned and scored alike; see `run_final`."""
+    tuned = tune_baselines(
+        baselines, suites.all, protocol, plan, workers, say=say,
+        done=lambda k, n: phase("tuning baselines", k, n),
+    )  # fmt: skip
+    rows = evaluate(
+        list(candidates.values()), suites.all, protocol, plan, workers, lambda k, n: phase(doing, k, n)
+    )
+    return {n: {o.workload: o for o in row} for n, row in zip(candidates, rows, strict=True)}, tuned
 
 
 def _standing(

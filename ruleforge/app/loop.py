@@ -432,7 +432,7 @@ class SearchRun:
             watch.remember(number, speedups)
         for generation in self.store.generations():
             if generation.best and "look" in generation.best:
-                watch.add(Look.from_record(generation.best["look"]))
+                watch.looks.append(Look.from_record(generation.best["look"]))
 
 
 class _Clock:

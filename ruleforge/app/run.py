@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -287,15 +287,15 @@ def _make_rescoring(
     if not search.rescore:
         return None
     seeds = tuple(RESCORE_SEED + k for k in range(search.rescore_seeds))
-    kept = store.results().get("rescore_baselines")
-    if kept is not None:
-        return Rescoring(search.rescore, seeds, _baselines_from(kept))
-    more = baselines_on_more_seeds(
-        tuned, {name: str(text) for name, text in baseline_rules(config).items()}, funnel.rungs[-1].workloads,
-        seeds, funnel.plan, funnel.workers, lambda k, n: progress.phase("scoring baselines", k, n),
-    )  # fmt: skip
-    store.put_result("rescore_baselines", _baselines_record(more))
-    return Rescoring(search.rescore, seeds, more)
+    texts = {name: str(text) for name, text in baseline_rules(config).items()}
+
+    def on_more() -> Baselines:
+        return baselines_on_more_seeds(
+            tuned, texts, funnel.rungs[-1].workloads, seeds, funnel.plan, funnel.workers,
+            lambda k, n: progress.phase("scoring baselines", k, n),
+        )  # fmt: skip
+
+    return Rescoring(search.rescore, seeds, _kept_baselines(store, "rescore_baselines", on_more))
 
 
 def _make_watch(config: Config, store: Store, plan: Plan, pool: Workers, progress: Progress) -> Watch | None:
@@ -305,25 +305,27 @@ def _make_watch(config: Config, store: Store, plan: Plan, pool: Workers, progres
     if not search.validate_every or not places:
         return None
     protocol, small = watch_protocol(config, places), watch_plan(plan)
-    kept = store.results().get("watch_baselines")
-    if kept is not None:
-        tuned = _baselines_from(kept)
-    else:
-        tuned = tune_baselines(
+
+    def tune() -> Baselines:
+        return tune_baselines(
             baseline_rules(config), places, protocol, small, pool, say=progress.message,
             done=lambda k, n: progress.phase("tuning baselines", k, n),
         )  # fmt: skip
-        store.put_result("watch_baselines", _baselines_record(tuned))
+
     return Watch(
-        places,
-        protocol,
-        tuned,
-        small,
-        pool,
-        search.validate_every,
-        search.validate_top,
-        search.on_degradation,
-    )
+        places, protocol, _kept_baselines(store, "watch_baselines", tune), small, pool,
+        every=search.validate_every, top=search.validate_top, policy=search.on_degradation,
+    )  # fmt: skip
+
+
+def _kept_baselines(store: Store, name: str, make: Callable[[], Baselines]) -> Baselines:
+    """The baselines that the run keeps under a name, made and stored where it has none yet."""
+    kept = store.results().get(name)
+    if kept is not None:
+        return _baselines_from(kept)
+    made = make()
+    store.put_result(name, _baselines_record(made))
+    return made
 
 
 def _best_single(tuned: Baselines, places: Sequence[Workload]) -> str | None:

@@ -14,7 +14,6 @@ from statistics import median
 import numpy as np
 
 from ruleforge.backends import load_plane
-from ruleforge.backends.base import LaneGroup
 from ruleforge.core.text import RuleText
 from ruleforge.evaluate.compiled import compiled
 from ruleforge.evaluate.evaluator import COMPARE_SEED
@@ -48,10 +47,8 @@ def _on(workload: Workload, rules: Mapping[str, RuleText], plan: Plan) -> dict[s
     lr = np.full(lanes, LR)
     for _ in range(ROUNDS):
         for name, text in rules.items():
-            made = compiled(str(text))
-            hypers = np.repeat(np.asarray(made.defaults, dtype=np.float64)[:, None], lanes, axis=1)
+            group = compiled(str(text)).lanes(lanes)
             weights = start.repeat(lanes, 1)
-            group = LaneGroup(made.program, lanes, hypers)
             update = load_plane(plan.update_plane)([group], plane.layout, lr, weights.dtype)
             for t in range(1, n_steps + 1):
                 began = time.perf_counter()

@@ -8,12 +8,11 @@ search does next, so what they found is stored with the generation, and a resume
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import fmean, stdev
+from itertools import takewhile
+from statistics import fmean
 from typing import Any, Final, Self
-
-from scipy.special import stdtrit
 
 from ruleforge.app.config import load_validation_workloads
 from ruleforge.app.schema import Config
@@ -21,8 +20,8 @@ from ruleforge.app.setup import rung_protocols
 from ruleforge.evaluate.baselines import Baselines
 from ruleforge.evaluate.evaluator import Outcome, Protocol, evaluate
 from ruleforge.evaluate.lanes import Plan
+from ruleforge.evaluate.statistics import t_interval
 from ruleforge.evaluate.workers import Workers
-from ruleforge.records import finite_or_none
 from ruleforge.tasks import Workload
 
 WATCH_SEED: Final = 5000
@@ -53,7 +52,7 @@ class Look:
     @property
     def mean(self) -> float:
         """Mean log speed-up over the workloads."""
-        return fmean(self.validation.values()) if self.validation else -math.inf
+        return _mean(self.validation)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -99,12 +98,10 @@ def is_degrading(looks: Sequence[Look]) -> bool:
 
 def _is_worse(look: Look, best: Look) -> bool:
     gaps = [look.validation[w] - best.validation[w] for w in look.validation if w in best.validation]
-    if not gaps:
-        return False
     if len(gaps) == 1:
         return gaps[0] < -ONE_WORKLOAD_MARGIN
-    quantile = float(stdtrit(len(gaps) - 1, CERTAINTY))
-    return fmean(gaps) + quantile * stdev(gaps) / math.sqrt(len(gaps)) < 0
+    found = t_interval(gaps, 2 * CERTAINTY - 1)  # both ends lie outside as often as one does at CERTAINTY
+    return found is not None and found[1] < 0
 
 
 @dataclass
@@ -120,7 +117,6 @@ class Watch:
         policy: what to do on degradation.
         seen: candidate → workload → log speed-up over the oracle; a rule is looked at once.
         looks: all so far.
-        since: how many of them lie before the last action, and count no more.
     """
 
     workloads: tuple[Workload, ...]
@@ -133,7 +129,6 @@ class Watch:
     policy: str
     seen: dict[int, dict[str, float]] = field(default_factory=dict)
     looks: list[Look] = field(default_factory=list)
-    since: int = 0
 
     def is_due(self, generation: int) -> bool:
         """Whether there is a look at the end of this generation."""
@@ -172,11 +167,14 @@ class Watch:
             if (known := [self.seen[n][w] for n in leaders if w in self.seen[n]])
         }
         logs = [math.log(value) for _, value in leaders.values() if value > 0]
-        self.add(Look(generation, tuple(leaders), fmean(logs) if logs else -1e300, means))
-        if self.policy != "ignore" and is_degrading(self.looks[self.since :]):
+        self.looks.append(Look(generation, tuple(leaders), fmean(logs) if logs else -1e300, means))
+        if self.policy != "ignore" and is_degrading(self._since_the_last_action()):
             self.looks[-1] = replace(self.looks[-1], action=self.policy)
-            self.since = len(self.looks)
         return found
+
+    def _since_the_last_action(self) -> list[Look]:
+        """Looks that count: what the search did because of earlier ones made it another search."""
+        return list(reversed([*takewhile(lambda look: not look.action, reversed(self.looks))]))
 
     def speedups(self, outcomes: Mapping[str, Outcome]) -> dict[str, float | None]:
         """Speed-up over the oracle by workload."""
@@ -186,17 +184,11 @@ class Watch:
         """Know what a candidate did, now or before the run was interrupted."""
         self.seen[number] = {w: math.log(value) for w, value in speedups.items() if value}
 
-    def add(self, look: Look) -> None:
-        """Know a look, now or from before the run was interrupted."""
-        self.looks.append(look)
-        if look.action:
-            self.since = len(self.looks)
-
     def best_validated(self) -> list[int]:
         """Who led at the best look before the last action, best on validation first."""
         before = [look for look in self.looks if not look.action] or self.looks
         leaders = best_look(before).leaders
-        return sorted(leaders, key=lambda n: (-_mean(self.seen[n].values()), n))
+        return sorted(leaders, key=lambda n: (-_mean(self.seen[n]), n))
 
     def as_json(self) -> dict[str, Any]:
         """What a report says of it."""
@@ -208,9 +200,9 @@ class Watch:
         }
 
 
-def _mean(values: Iterable[float]) -> float:
-    known = [value for value in values if finite_or_none(value) is not None]
-    return fmean(known) if known else -math.inf
+def _mean(by_workload: Mapping[str, float]) -> float:
+    """Mean log speed-up; what has none comes last."""
+    return fmean(by_workload.values()) if by_workload else -math.inf
 
 
 def watched_workloads(config: Config) -> tuple[Workload, ...]:

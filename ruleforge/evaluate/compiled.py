@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
+from ruleforge.backends.base import LaneGroup
 from ruleforge.core.program import Program, compile_rule
 from ruleforge.core.text import parse_ours
 
@@ -22,6 +25,11 @@ class Compiled:
     program: Program
     defaults: tuple[float, ...]
     reads_scale: bool
+
+    def lanes(self, n: int) -> LaneGroup:
+        """The rule in `n` lanes, its hyperparameters at their defaults."""
+        hypers = np.repeat(np.asarray(self.defaults, dtype=np.float64)[:, None], n, axis=1)
+        return LaneGroup(self.program, n, hypers)
 
 
 @lru_cache(maxsize=8192)

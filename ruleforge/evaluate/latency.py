@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ruleforge.backends import load_plane
-from ruleforge.backends.base import LaneGroup, Layout
+from ruleforge.backends.base import Layout
 from ruleforge.evaluate.compiled import compiled
 from ruleforge.evaluate.threads import training_thread
 
@@ -27,14 +27,12 @@ def latency_ns(text: str, plane: str) -> float:
         text: rule text.
         plane: update plane that runs it.
     """
-    made = compiled(text)
-    hypers = np.asarray(made.defaults, dtype=np.float64)[:, None]
     lr = np.array([1e-3])
     generator = torch.Generator().manual_seed(0)
     weights, grads = (torch.randn(1, LAYOUT.n_weights, generator=generator) for _ in range(2))
     shortest = float("inf")
     with training_thread():
-        update = load_plane(plane)([LaneGroup(made.program, 1, hypers)], LAYOUT, lr, weights.dtype)
+        update = load_plane(plane)([compiled(text).lanes(1)], LAYOUT, lr, weights.dtype)
         for k in range(WARM_UP + REPEATS):
             began = time.perf_counter()
             update.step(weights, grads, t=k + 1, lr=lr, progress=0.5)

@@ -110,17 +110,13 @@ def _extended(outcome: Outcome, scored: Scored) -> Outcome:
     first = [at for at in (outcome.diverged_at, *lost) if at]
     return replace(
         outcome,
-        curves=(*outcome.curves, *(tuple(map(_finite, smooth(r.curves[k]))) for r, k in scored)),
+        curves=(*outcome.curves, *(tuple(map(finite_or_none, smooth(r.curves[k]))) for r, k in scored)),
         train_loss=mean(outcome.train_loss, [float(r.train_losses[k]) for r, k in scored]),
         metric=mean(outcome.metric, [float(r.metrics[k]) for r, k in scored]),
         n_lanes=outcome.n_lanes + len(scored),
         n_diverged=outcome.n_diverged + len(lost),
         diverged_at=min(first, default=None),
     )
-
-
-def _finite(value: float) -> float | None:
-    return finite_or_none(float(value))
 
 
 def baselines_on_more_seeds(

@@ -94,13 +94,15 @@ def seed_means(speedup: Speedup) -> NDArray[np.float64]:
     return np.array([ratios[seeds == s].mean() for s in np.unique(seeds)])
 
 
-def t_interval(values: Sequence[float] | NDArray[np.float64]) -> Interval | None:
+def t_interval(
+    values: Sequence[float] | NDArray[np.float64], confidence: float = CONFIDENCE
+) -> Interval | None:
     """Student's interval of a mean; None for fewer than two values."""
     found = _standard_error(values)
     if found is None:
         return None
     mean, error, n = found
-    half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * error
+    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * error
     return mean - half, mean + half
 
 
