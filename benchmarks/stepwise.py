@@ -43,5 +43,5 @@ def prepared(config: Config, workers: int) -> Iterator[SearchRun]:
             tune_baselines(baseline_rules(config), places, protocol, plan, pool)
             for places, protocol, _ in ladder
         ]
-        funnel = Funnel(make_rungs(ladder, tuned), config.limits.static, plan, pool)
+        funnel = Funnel(make_rungs(ladder, tuned), plan, pool)
         yield SearchRun(config, store, QuietProgress(), workloads, funnel, search_strategy(config))

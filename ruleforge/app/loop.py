@@ -12,8 +12,10 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
-from ruleforge.app.config import load_validation_workloads
+from ruleforge.app.breeding import Bred, breed
+from ruleforge.app.config import load_validation_workloads, resolved_toml
 from ruleforge.app.confirming import Confirmed, confirm_protocol
 from ruleforge.app.identity import form_key
 from ruleforge.app.objectives import OBJECTIVES, Measured, front_of
@@ -22,7 +24,6 @@ from ruleforge.app.ranking import SPEEDUP
 from ruleforge.app.schema import Config
 from ruleforge.app.setup import LANE_STEPS_PER_S, final_protocol
 from ruleforge.app.watching import Look, Watch
-from ruleforge.core.rule import Rule
 from ruleforge.core.text import parse
 from ruleforge.evaluate.evaluator import Outcome
 from ruleforge.evaluate.funnel import STOPPED_EARLY, Funnel, RungResult, Verdict, standing_value
@@ -38,8 +39,8 @@ from ruleforge.records import (
     TimingRow,
     finite_or_none,
 )
-from ruleforge.search.genome import from_text, to_text
-from ruleforge.search.strategies import Individual, Proposal, Strategy, Told
+from ruleforge.search.genome import from_text
+from ruleforge.search.strategies import Individual, Strategy, Told
 from ruleforge.store import Store
 from ruleforge.tasks import Workload
 
@@ -80,6 +81,11 @@ class SearchRun:
     started: float = field(default_factory=time.monotonic)
     slowest_s: float = 0.0
     training_s: float = 0.0
+
+    @cached_property
+    def spelled(self) -> str:
+        """The config as the workers read it."""
+        return resolved_toml(self.config)
 
     # the loop
 
@@ -140,11 +146,11 @@ class SearchRun:
         told = []
         for number, verdict in verdicts.items():
             results = climbed.get(number, ())
-            values = self._values(asked[number].rule, verdict.text, results) if results else {}
+            values = self._values(asked[number], results) if results else {}
             beyond = self._beyond(values, results)
             verdicts[number] = replace(verdict, reason=verdict.reason or beyond)
             self.candidates[number] = _Known(
-                verdict.text, asked[number].rule.nodes, standing_value(results, len(self.funnel.rungs)),
+                verdict.text, asked[number].described.nodes, standing_value(results, len(self.funnel.rungs)),
                 results[-1].rung if results else -1, self._objectives(values) if results else (), not beyond,
             )  # fmt: skip
             alive = bool(results) and not beyond
@@ -189,10 +195,10 @@ class SearchRun:
         ]
         (self.strategy.restart if look.action == "restart" else self.strategy.refocus)(people)
 
-    def _ask(self) -> tuple[dict[int, Proposal], dict[int, Verdict]]:
+    def _ask(self) -> tuple[dict[int, Bred], dict[int, Verdict]]:
         """Proposals until a population's worth of them is worth training."""
         wanted = self.config.search.population
-        asked: dict[int, Proposal] = {}
+        asked: dict[int, Bred] = {}
         verdicts: dict[int, Verdict] = {}
         index = 0
         while index < ASK_FACTOR * wanted:
@@ -200,11 +206,11 @@ class SearchRun:
             missing = wanted - admitted
             if missing <= 0:
                 break
-            batch = self.strategy.ask(self.generation, index, missing)
+            batch = breed(self.spelled, self.strategy, self.generation, index, missing, self.funnel.workers)
             index += len(batch)
             new = {self.next_id + k: proposal for k, proposal in enumerate(batch)}
             self.next_id += len(new)
-            judged = self.funnel.admit({n: proposal.rule for n, proposal in new.items()})
+            judged = self.funnel.admit({n: bred.described for n, bred in new.items()})
             for number, verdict in judged.items():
                 if verdict.status != "duplicate_key":
                     asked[number], verdicts[number] = new[number], verdict
@@ -218,17 +224,19 @@ class SearchRun:
         rest = standing_value(results, n_rungs)
         return tuple(known.get(w, rest) for w in self.funnel.rungs[-1].baselines.usable())
 
-    def _values(self, rule: Rule, text: str, results: Sequence[RungResult]) -> dict[str, float]:
+    def _values(self, bred: Bred, results: Sequence[RungResult]) -> dict[str, float]:
         """The objectives and trained limits of the config, as a candidate's highest rung showed them."""
         limits = self.config.limits
         names = [*self.config.axes, *limits.trained, *(["latency"] if limits.latency_ns is not None else [])]
         top = results[-1]
+        text, plane = bred.described.text, self.funnel.plan.update_plane
         seen = Measured(
-            rule, top.outcomes, top.speedups, top.speedup, self.funnel.rungs[top.rung].baselines,
-            latency_ns(text, self.funnel.plan.update_plane) if "latency" in names else None,
+            None, top.outcomes, top.speedups, top.speedup, self.funnel.rungs[top.rung].baselines,
+            latency_ns(text, plane) if "latency" in names else None,
         )  # fmt: skip
         missed = len(self.funnel.rungs) - 1 - top.rung
-        return {name: OBJECTIVES[name].judged(seen, missed) for name in names}
+        trained = (name for name in names if name not in bred.judged)
+        return {**bred.judged, **{name: OBJECTIVES[name].judged(seen, missed) for name in trained}}
 
     def _beyond(self, values: Mapping[str, float], results: Sequence[RungResult]) -> str:
         """What a rule that was trained in full passes, in words, or ""."""
@@ -252,7 +260,7 @@ class SearchRun:
 
     def _commit(
         self,
-        asked: Mapping[int, Proposal],
+        asked: Mapping[int, Bred],
         verdicts: Mapping[int, Verdict],
         climbed: Mapping[int, tuple[RungResult, ...]],
         looked_at: Mapping[int, Mapping[str, Outcome]],
@@ -260,18 +268,18 @@ class SearchRun:
     ) -> None:
         candidates, parents, evaluations, fitness = [], [], [], []
         for number, verdict in verdicts.items():
-            proposal = asked[number]
-            known = self.candidates[number]
+            bred = asked[number]
+            known, rule = self.candidates[number], bred.described
             candidates.append(
                 CandidateRow(
-                    id=number, key=proposal.rule.key, full_key=proposal.rule.full_key, text=known.text,
-                    genome=to_text(proposal.genome), nodes=known.nodes, states=proposal.rule.canonical.slots,
-                    generation=self.generation, origin=proposal.origin, status=verdict.status,  # type: ignore[arg-type]
+                    id=number, key=rule.key, full_key=rule.full_key, text=known.text,
+                    genome=bred.spelled, nodes=known.nodes, states=rule.states,
+                    generation=self.generation, origin=bred.origin, status=verdict.status,  # type: ignore[arg-type]
                     reason=verdict.reason, same_as=verdict.twin,
                     fingerprint=json.dumps(verdict.fingerprint) if verdict.fingerprint else "",
                 )
             )  # fmt: skip
-            parents += [ParentRow(number, parent, k) for k, parent in enumerate(proposal.parents)]
+            parents += [ParentRow(number, parent, k) for k, parent in enumerate(bred.parents)]
             for result in climbed.get(number, ()):
                 evaluations += evaluation_rows(number, result.rung, result.outcomes, result.speedups)
                 fitness.append(FitnessRow(number, result.rung, SPEEDUP, result.speedup))

@@ -35,7 +35,7 @@ class Measured:
     """A rule and what its highest rung showed.
 
     Attributes:
-        rule: the rule.
+        rule: the rule; None where only that is asked for which training shows.
         outcomes: workload → outcome; empty for a rule that was not trained.
         speedups: workload → speed-up over the oracle; None where nothing could be compared.
         speedup: their geometric mean.
@@ -43,7 +43,7 @@ class Measured:
         latency_ns: of one step of one weight on this machine, where it was measured.
     """
 
-    rule: Rule
+    rule: Rule | None
     outcomes: Mapping[str, Outcome]
     speedups: Mapping[str, float | None]
     speedup: float
@@ -150,30 +150,37 @@ def _lr_robustness(seen: Measured) -> float:
     return _mean((lr_decades(own) or 0.0 for own, _, _ in seen.places()), 0.0)
 
 
-def _complexity(seen: Measured) -> float:
-    return float(seen.rule.nodes)
+def _complexity(rule: Rule) -> float:
+    return float(rule.nodes)
 
 
-def _cost(seen: Measured) -> float:
-    return float(seen.rule.cost.flops)
+def _cost(rule: Rule) -> float:
+    return float(rule.cost.flops)
 
 
-def _bytes(seen: Measured) -> float:
-    return float(seen.rule.cost.bytes)
+def _bytes(rule: Rule) -> float:
+    return float(rule.cost.bytes)
 
 
-def _slots(seen: Measured) -> float:
-    return float(seen.rule.cost.slots)
+def _slots(rule: Rule) -> float:
+    return float(rule.cost.slots)
 
 
-def _energy(seen: Measured) -> float:
-    return energy_pj(seen.rule)
-
-
-def _smoothness(seen: Measured) -> float:
+def _smoothness(rule: Rule) -> float:
     from ruleforge.evaluate.schedule_probe import largest_step
 
-    return largest_step(seen.rule)
+    return largest_step(rule)
+
+
+def _alone(value: Callable[[Rule], float]) -> Callable[[Measured], float]:
+    """What needs the rule and nothing that was measured."""
+
+    def of(seen: Measured) -> float:
+        if seen.rule is None:
+            raise ValueError("this objective is one of the rule, and none was given")
+        return value(seen.rule)
+
+    return of
 
 
 def _latency(seen: Measured) -> float:
@@ -232,14 +239,14 @@ _ROWS: Final = (
         "steps of the oracle's baseline to its targets over the rule's steps, geometric mean over workloads",
         _speedup, "training", _HALVED,
     ),
-    Objective("complexity", "min", "nodes", "distinct nodes of the canonical rule", _complexity),
-    Objective("cost", "min", "FLOPs", "floating-point operations per weight and step", _cost),
-    Objective("slots", "min", "slots", "state tensors of the size of the weights", _slots),
-    Objective("bytes", "min", "bytes", "bytes moved per weight and step in float32", _bytes),
+    Objective("complexity", "min", "nodes", "distinct nodes of the canonical rule", _alone(_complexity)),
+    Objective("cost", "min", "FLOPs", "floating-point operations per weight and step", _alone(_cost)),
+    Objective("slots", "min", "slots", "state tensors of the size of the weights", _alone(_slots)),
+    Objective("bytes", "min", "bytes", "bytes moved per weight and step in float32", _alone(_bytes)),
     Objective(
         "energy", "min", "pJ",
         "estimated energy per weight and step: additions, and bytes from memory (Horowitz 2014, 45 nm)",
-        _energy,
+        _alone(energy_pj),
     ),
     Objective(
         "final_loss", "min", "share of the way",
@@ -278,7 +285,7 @@ _ROWS: Final = (
     Objective(
         "smoothness", "min", "share of the largest step",
         "largest change of the step size from one step to the next, of a schedule that the rule owns "
-        "by reading progress", _smoothness,
+        "by reading progress", _alone(_smoothness),
     ),
     Objective(
         "latency", "min", "ns",

@@ -56,6 +56,31 @@ class RungResult:
 
 
 @dataclass(frozen=True)
+class Described:
+    """What admission asks of a rule, and what a run keeps of it.
+
+    Attributes:
+        text: the rule as text, named.
+        key, full_key: see `Rule`.
+        nodes, states: its size.
+        refused: why it cannot be trained, in words, or "".
+    """
+
+    text: str
+    key: str
+    full_key: str
+    nodes: int
+    states: int
+    refused: str
+
+
+def describe(rule: Rule, limits: Limits) -> Described:
+    """A rule as admission sees it."""
+    refused = limits.broken_by(rule) or ("" if rule.reads("g") else "the rule does not read g")
+    return Described(name_text(rule), rule.key, rule.full_key, rule.nodes, rule.canonical.slots, refused)
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What became of a proposal.
 
@@ -79,7 +104,6 @@ class Funnel:
     """Everything known about earlier candidates, and the ladder for new ones."""
 
     rungs: Sequence[Rung]
-    limits: Limits
     plan: Plan
     workers: Workers
     dedupe: bool = True
@@ -94,8 +118,8 @@ class Funnel:
         if fingerprint:
             self.behaviours.add(number, fingerprint)
 
-    def admit(self, proposals: Mapping[int, Rule]) -> dict[int, Verdict]:
-        """Static checks, duplicates and probes for proposals by number, in order.
+    def admit(self, proposals: Mapping[int, Described]) -> dict[int, Verdict]:
+        """Duplicates, static checks and probes for proposals by number, in order.
 
         Returns:
             A verdict each; those with status "trained" have passed and are not trained yet.
@@ -109,13 +133,11 @@ class Funnel:
                 self.counts["duplicate_key"] += 1
                 continue
             self.keys.setdefault(rule.full_key, number)
-            text = name_text(rule)
-            reason = self.limits.broken_by(rule) or ("" if rule.reads("g") else "the rule does not read g")
-            if reason:
-                verdicts[number] = Verdict("rejected", text, reason)
+            if rule.refused:
+                verdicts[number] = Verdict("rejected", rule.text, rule.refused)
                 self.counts["rejected_static"] += 1
             else:
-                fresh[number] = text
+                fresh[number] = rule.text
         self.counts["unique"] += len(fresh)
         for (number, text), seen in zip(fresh.items(), self._probed(list(fresh.values())), strict=True):
             verdicts[number] = self._judge(number, text, seen)

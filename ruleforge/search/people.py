@@ -80,19 +80,30 @@ class Proposal:
     origin: str
 
 
+class Asked(Protocol):
+    """What a strategy needs of its proposal when it is told."""
+
+    @property
+    def generation(self) -> int: ...
+    @property
+    def index(self) -> int: ...
+    @property
+    def genome(self) -> Genome: ...
+
+
 @dataclass(frozen=True)
 class Told:
     """What became of a proposal.
 
     Attributes:
-        proposal: as it was asked.
+        proposal: as it was asked, whoever made it.
         id: the candidate's id; a duplicate's twin's.
         objectives: in the setup's order; None for a reject.
         cases: how good it is on each workload, more being better; for lexicase selection.
         behaviour: its fingerprint; for novelty.
     """
 
-    proposal: Proposal
+    proposal: Asked
     id: int
     objectives: tuple[float, ...] | None
     cases: tuple[float, ...] = ()

@@ -17,7 +17,7 @@ from ruleforge.core.text import parse
 from ruleforge.evaluate import baselines as baselines_module
 from ruleforge.evaluate.baselines import cache_path, outcome_from_json, outcome_to_json, tune_baselines
 from ruleforge.evaluate.evaluator import SCORE_SEED, TUNE_SEED, Protocol, evaluate
-from ruleforge.evaluate.funnel import Funnel, Limits, Rung, RungResult, standing_value
+from ruleforge.evaluate.funnel import Described, Funnel, Limits, Rung, RungResult, describe, standing_value
 from ruleforge.evaluate.hypers import settings_of
 from ruleforge.evaluate.lanes import LaneSpec, Plan
 from ruleforge.evaluate.workers import Workers
@@ -186,7 +186,7 @@ def funnel(**options: object) -> Funnel:
         {"sgd": known("sgd").rule, "adam": known("adam").rule}, [SMALL], short, PLAN, Workers(1)
     )  # fmt: skip
     rungs = [Rung((SMALL,), short, early, 0.34), Rung((SMALL,), GRID, tuned)]
-    return Funnel(rungs, Limits(nodes=20, states=2), PLAN, Workers(1), **options)  # type: ignore[arg-type]
+    return Funnel(rungs, PLAN, Workers(1), **options)  # type: ignore[arg-type]
 
 
 TEXTS = {
@@ -202,6 +202,10 @@ TEXTS = {
 }
 
 
+def described(number: int) -> Described:
+    return describe(parse(TEXTS[number]).rule, Limits(nodes=20, states=2))
+
+
 @pytest.mark.parametrize(("n_workers", "plane"), [(1, "torch"), (2, "numba")])
 def test_the_funnel_refuses_what_cannot_win_and_counts_it(
     n_workers: int, plane: str, monkeypatch: pytest.MonkeyPatch
@@ -209,7 +213,7 @@ def test_the_funnel_refuses_what_cannot_win_and_counts_it(
     monkeypatch.setattr("ruleforge.evaluate.funnel.PROBE_BATCH", 2)
     stages = funnel()
     stages.plan, stages.workers = replace(PLAN, update_plane=plane), Workers(n_workers)
-    verdicts = stages.admit({n: parse(text).rule for n, text in TEXTS.items()})
+    verdicts = stages.admit({n: described(n) for n in TEXTS})
     assert {n: v.status for n, v in verdicts.items()} == {
         1: "trained", 2: "duplicate_key", 3: "duplicate_behaviour", 4: "trained", 5: "rejected",
         6: "rejected", 7: "rejected", 8: "trained", 9: "rejected",
@@ -223,16 +227,16 @@ def test_the_funnel_refuses_what_cannot_win_and_counts_it(
 
 
 def test_without_dedupe_twins_are_trained() -> None:
-    verdicts = funnel(dedupe=False).admit({n: parse(TEXTS[n]).rule for n in (1, 2, 3)})
+    verdicts = funnel(dedupe=False).admit({n: described(n) for n in (1, 2, 3)})
     assert [v.status for v in verdicts.values()] == ["trained"] * 3
 
 
 def test_remembered_candidates_are_recognised_after_a_restart() -> None:
     first = funnel()
-    seen = first.admit({1: parse(TEXTS[1]).rule})
+    seen = first.admit({1: described(1)})
     second = funnel()
     second.remember(1, parse(TEXTS[1]).rule.full_key, seen[1].fingerprint)
-    again = second.admit({n: parse(TEXTS[n]).rule for n in (2, 3)})
+    again = second.admit({n: described(n) for n in (2, 3)})
     assert [v.twin for v in again.values()] == [1, 1]
     assert [v.status for v in again.values()] == ["duplicate_key", "duplicate_behaviour"]
 
@@ -265,7 +269,7 @@ def test_what_refined_tuning_saves_is_counted_over_all_tuning_seeds() -> None:
     grid = Protocol(LRS9, ("constant", "cosine"), score_seeds=(SCORE_SEED,), tune_seeds=(TUNE_SEED, 1))
     tuned = tune_baselines({"sgd": known("sgd").rule}, [SMALL], grid, PLAN, Workers(1))
     rung = Rung((SMALL,), replace(grid, refine=True), tuned)
-    funnel = Funnel([rung], Limits(), PLAN, Workers(1))
+    funnel = Funnel([rung], PLAN, Workers(1))
     funnel.climb({1: SGD})
     assert funnel.counts["lane_steps"] == (2 * 9 + 1) * 30
     assert funnel.counts["lane_steps_saved"] == 2 * 9 * 30

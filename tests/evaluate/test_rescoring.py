@@ -9,7 +9,7 @@ import pytest
 from ruleforge.core.known import known
 from ruleforge.evaluate.baselines import with_targets
 from ruleforge.evaluate.evaluator import Outcome, Protocol, evaluate
-from ruleforge.evaluate.funnel import Funnel, Limits, Rung
+from ruleforge.evaluate.funnel import Funnel, Rung
 from ruleforge.evaluate.lanes import Plan
 from ruleforge.evaluate.rescoring import Rescoring, baselines_on_more_seeds, on_more_seeds
 from ruleforge.evaluate.workers import Workers
@@ -59,8 +59,8 @@ def test_those_that_seem_best_get_more_seeds_and_are_what_they_show_then() -> No
     tuned = with_targets({w.name: {n: rows[i][w.name] for i, n in enumerate(names)} for w in PLACES}, "x")
     more = baselines_on_more_seeds(tuned, dict(zip(names, TEXTS, strict=False)), PLACES, (7000,), PLAN, pool)
     rung = Rung(PLACES, PROTOCOL, tuned)
-    plain = Funnel([rung], Limits(), PLAN, pool).climb(dict(enumerate(TEXTS)))
-    funnel = Funnel([rung], Limits(), PLAN, pool, rescoring=Rescoring(2, (7000,), more))
+    plain = Funnel([rung], PLAN, pool).climb(dict(enumerate(TEXTS)))
+    funnel = Funnel([rung], PLAN, pool, rescoring=Rescoring(2, (7000,), more))
     results = funnel.climb(dict(enumerate(TEXTS)))
     best = sorted(plain, key=lambda n: (-plain[n][-1].speedup, n))[:2]
     for n, found in results.items():
