@@ -6,13 +6,16 @@ candidate and how many bytes one costs, and a model of the throughput of n worke
     candidates/s = min(n × rate of one worker, 1 / driver's seconds a candidate, network / bytes a candidate)
 
 The model is checked where this machine can: with real trainings on its cores, and with threads that
-sleep as long as a training takes in place of workers that it does not have.
+sleep as long as a training takes in place of workers that it does not have. What two cores can do at most
+is measured by two processes that know nothing of each other and of no driver.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -33,6 +36,7 @@ from ruleforge.store import Store
 from ruleforge.tasks import load_workload
 
 LRS = (1e-3, 1e-2, 1e-1)
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 NETWORK_BYTES_PER_S = 125e6  # one gigabit a second
 SLEEP_S = 0.25
 
@@ -72,6 +76,36 @@ def rate(jobs: list[ChunkJob], n_workers: int, parallel: str, function: Any = tr
     return sum(len(job.rules) for job in jobs) / took
 
 
+def apart(n_chunks: int, n_steps: int, n_processes: int) -> float:
+    """Candidates per second of processes without a driver, each with its share of the chunks."""
+    command = [sys.executable, __file__, "--part", str(n_chunks // n_processes), str(n_steps)]
+    environment = {**os.environ, **ONE_THREAD}
+    parts = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        for _ in range(n_processes)
+    ]
+    for part in parts:
+        assert part.stdout is not None and part.stdout.readline() == "ready\n"
+    for part in parts:
+        assert part.stdin is not None
+        part.stdin.write("go\n")
+        part.stdin.flush()
+    slowest = max(float(part.communicate()[0]) for part in parts)
+    return 24 * (n_chunks // n_processes) * n_processes / slowest
+
+
+def part(n_chunks: int, n_steps: int) -> None:
+    """One such process."""
+    jobs = chunk_jobs(24 * n_chunks, n_steps)
+    train_chunk(jobs[0])
+    print("ready", flush=True)
+    sys.stdin.readline()
+    began = time.perf_counter()
+    for job in jobs:
+        train_chunk(job)
+    print(time.perf_counter() - began)
+
+
 def driver_cost(n_candidates: int) -> dict[str, float]:
     """Seconds and bytes that one candidate costs the driver: hashing, sending, receiving, journal."""
     jobs = chunk_jobs(n_candidates, 24)
@@ -100,8 +134,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--parallel", nargs="*", default=["loky", "dask"])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--part", nargs=2, type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    jobs = chunk_jobs(24 * (4 if given.quick else 16), 24 if given.quick else 60)
+    if given.part:
+        return part(*given.part)
+    n_chunks, n_steps = (4, 24) if given.quick else (48, 60)
+    jobs = chunk_jobs(24 * n_chunks, n_steps)
     repeats = 1 if given.quick else given.repeats
     rates: dict[str, list[float]] = {}
     for _ in range(repeats):  # taken in turns, so that a slow minute meets all alike
@@ -110,6 +148,8 @@ def main() -> None:
             *((f"two_{each}", 2, each) for each in given.parallel),
         ):
             rates.setdefault(name, []).append(rate(jobs, n, parallel))
+        for name, n in (("apart_one", 1), ("apart_two", 2)):
+            rates.setdefault(name, []).append(apart(n_chunks, n_steps, n))
     best = {name: max(values) for name, values in rates.items()}
     cost = driver_cost(200 if given.quick else 1000)
     n_bytes = cost["bytes_sent"] + cost["bytes_received"]
@@ -127,8 +167,9 @@ def main() -> None:
         "speedup_1_to_2": {
             name.removeprefix("two_"): round(value / best["one"], 3)
             for name, value in best.items()
-            if name != "one"
+            if name.startswith("two_")
         },
+        "most_that_this_machine_can": round(best["apart_two"] / best["apart_one"], 3),
         "driver_ms_per_candidate": round(1e3 * cost["driver_s"], 4),
         "bytes_per_candidate": round(n_bytes),
         "sleeping_workers": {n: {k: round(v, 1) for k, v in each.items()} for n, each in sleepers.items()},

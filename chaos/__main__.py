@@ -27,11 +27,18 @@ def main() -> int:
     """Parse the arguments, load the fault layer by starting anew, and run."""
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
     parser.add_argument("--faults", type=int, default=150, help="faults within runs (default 150)")
-    parser.add_argument("--cuts", type=int, default=100, help="power cuts replayed (default 100)")
+    parser.add_argument(
+        "--cuts", type=int, default=100,
+        help="power cuts after which the run is resumed (default 100); what a cut at any operation leaves is "
+        "looked into as well, at each of them",
+    )  # fmt: skip
     parser.add_argument("--worker-kills", type=int, default=8, help="of each kind of workers (default 8)")
     parser.add_argument("--parallel", nargs="*", default=["loky", "dask"], help="kinds of workers to kill")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument(
+        "--minutes", type=float, default=0, help="one long run instead, with a fault a minute"
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     given = parser.parse_args()
     layer = Path(os.environ.get("LD_PRELOAD", ""))
@@ -63,10 +70,12 @@ def _start_with_layer() -> int:
 
 class _Chaos:
     def __init__(self, given: argparse.Namespace, place: Path) -> None:
-        from ruleforge.evaluate import statistics
+        from ruleforge.evaluate import baselines, statistics
 
-        # The intervals of the final are the slowest part of so small a run, and no part of what is tested.
+        # What takes long in so small a run and is no part of what is tested: the final's intervals, and
+        # reading shipped baselines, of which none fits.
         statistics.N_RESAMPLES = 50
+        baselines.SHIPPED = place / "none.json"
         self.given, self.place = given, place
         self.counts: Counter[str] = Counter()
         self.wrong: list[str] = []
@@ -76,6 +85,12 @@ class _Chaos:
         from chaos.victim import Fault, attempt, contents, warm_up
 
         warm_up(self.place / "warm")
+        if self.given.minutes:
+            from chaos.long import long_run
+
+            times = (self.given.minutes, self.given.every)
+            long_run(self.place, *times, self.given.seed, self.counts, self.wrong, self.tell)
+            return self._conclude()
         reference = self.place / "whole" / "run"
         reference.parent.mkdir()
         began = time.monotonic()
@@ -89,6 +104,8 @@ class _Chaos:
         self.tell(f"a run without faults: {self.n_operations} operations on files, {self.duration_s:.1f} s")
         self._in_parallel("faults", self.given.faults, self._chain)
         self._in_parallel("cuts", self.given.cuts, lambda k, n: self._cuts(trace, k, n))
+        if self.given.cuts:
+            self._in_parallel("looks", self.n_operations, lambda k, n: self._looks(trace, k, n))
         for parallel in self.given.parallel:
             self._kill_workers(parallel)
         return self._conclude()
@@ -134,6 +151,14 @@ class _Chaos:
         from chaos.victim import Fault, attempt, draw_fault, examine
 
         rng = random.Random(f"{self.given.seed} chain {k}")
+        slow = self.place / f"slow-{k}" / "run"
+        slow.parent.mkdir()
+        outcome = attempt(slow, Fault("slow"))
+        self.counts["slow disks"] += 1
+        if outcome.status == "finished":
+            self._compare(slow, "on a slow disk")
+        else:
+            self.wrong.append(f"{outcome.status}: {outcome.message} on a slow disk")
         struck, number = 0, 0
         while struck < total:
             number += 1
@@ -185,17 +210,11 @@ class _Chaos:
         from chaos.victim import Fault, attempt, examine
 
         operations = list(read_trace(trace))
-        root = str(self.place / "whole")
         rng = random.Random(f"{self.given.seed} cuts {k}")
         for number in range(total):
             at = round((number + rng.random()) * len(operations) / total)
-            files, acked = after_cut(operations, at, rng)
             place = self.place / f"cut-{k}-{number}"
-            for name, data in files.items():
-                path = place / Path(name).relative_to(root)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(data)
-            place.mkdir(exist_ok=True)
+            acked = self._lay_out(after_cut(operations, at, rng), place)
             when = f"after a power cut at operation {at} of {len(operations)}"
             self.counts["power cuts"] += 1
             broken = examine(place / "run", acked, self.rows)
@@ -208,6 +227,34 @@ class _Chaos:
                 else:
                     self.wrong.append(f"{outcome.status}: {outcome.message} {when}")
             shutil.rmtree(place)
+
+    def _looks(self, trace: Path, k: int, total: int) -> None:
+        """What a power cut leaves before each operation of a share of the reference run, looked into."""
+        from chaos.power import after_cut, read_trace
+        from chaos.victim import examine
+
+        operations = list(read_trace(trace))
+        jobs = max(1, min(self.given.jobs, self.n_operations))
+        rng = random.Random(f"{self.given.seed} looks {k}")
+        for at in range(k, len(operations) + 1, jobs):
+            place = self.place / f"look-{k}"
+            acked = self._lay_out(after_cut(operations, at, rng), place)
+            self.counts["power cuts looked into"] += 1
+            self.wrong += [
+                f"{each} after a power cut at operation {at}, not resumed"
+                for each in examine(place / "run", acked, self.rows)
+            ]
+            shutil.rmtree(place)
+
+    def _lay_out(self, cut: tuple[dict[str, bytes], int], place: Path) -> int:
+        """Write what a disk holds into a folder; the number of generations that were acknowledged."""
+        files, acked = cut
+        place.mkdir()
+        for name, data in files.items():
+            path = place / Path(name).relative_to(self.place / "whole")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return acked
 
     def _is_finished(self, folder: Path) -> bool:
         from ruleforge.store import FINISHED, Store

@@ -79,7 +79,7 @@ static int path_of(int fd, char *path) {
 /* The error for this operation, 0 for none; a kill does not return unless a write must be torn first. */
 static int fault(int is_write) {
     count++;
-    if (mode == SLOW) { usleep(20000); return 0; }
+    if (mode == SLOW) { usleep(5000); return 0; }
     if (at < 0 || count < at) return 0;
     if (mode == KILL && count == at) {
         if (is_write) return -1;

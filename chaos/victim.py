@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,25 +26,36 @@ from ruleforge.store import DATABASE, FINISHED, Store
 
 OFF, KILL, FULL, BROKEN, SLOW = range(5)
 INTERRUPTED = 130
-LIMIT_S = 180.0
+LIMIT_S = 600.0  # of wall time; a machine that does other things is slow, not hung
 
 CONFIG: dict[str, Any] = {
     "grammar": "adaptive",
     "seed": 3,
     "folder": "/",
-    "search": {"population": 8, "generations": 4, "finalists": 2, "seed_rules": ["sgd", "adam"]},
+    "search": {
+        "population": 8,
+        "generations": 4,
+        "finalists": 1,
+        "confirm": 2,
+        "confirm_seeds": 1,
+        "rescore": 1,
+        "rescore_seeds": 1,
+        "validate_every": 3,
+        "validate_top": 1,
+        "seed_rules": ["sgd", "adam"],
+    },
     "training": {
         "workloads": ["teacher_student"],
         "validation_suite": "validation",
-        "steps": 8,
+        "steps": 4,
         "batch_size": 4,
-        "lrs": {"low": 1e-3, "high": 1e-1, "points": 3},
+        "lrs": {"low": 1e-3, "high": 1e-1, "points": 2},
         "schedules": ["constant"],
         "seeds": 1,
         "score_seeds": 1,
         "chunk_lanes": 12,
         "update_plane": "torch",
-        "rungs": [{"steps": 4, "lrs": 2, "workloads": 1, "promote": 0.5}],
+        "rungs": [{"steps": 2, "lrs": 2, "workloads": 1, "promote": 0.5}],
     },
     "baselines": {"rules": ["sgd", "adam"]},
 }
@@ -64,11 +76,13 @@ class Fault:
         kind: "none", "kill" (in a write), "full", "broken", "slow", "kill-now", "int" or "int-twice".
         at: for faults in writes, the operation; for others, seconds from the start.
         share: of a killed write, how much of it is done.
+        after_s: seconds after which operations are counted.
     """
 
     kind: str
     at: float = 0.0
     share: float = 1.0
+    after_s: float = 0.0
 
 
 @dataclass
@@ -111,6 +125,8 @@ def attempt(
     parallel: str = "loky",
     trace: Path | None = None,
     meanwhile: Callable[[int], None] | None = None,
+    config: dict[str, Any] = CONFIG,
+    limit_s: float = LIMIT_S,
 ) -> Outcome:
     """Start or resume the run in `folder` in a forked process, with a fault.
 
@@ -120,6 +136,8 @@ def attempt(
         workers, parallel: as for a search.
         trace: where to write down all operations on files.
         meanwhile: called again and again with the process's number while it lives.
+        config: of a new run.
+        limit_s: after how long it counts as hanging.
     """
     reader, writer = os.pipe()
     # An interrupt that comes before the run is under way waits for it.
@@ -127,7 +145,7 @@ def attempt(
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _live(folder, fault, workers, parallel, trace, writer)
+        _live(folder, fault, workers, parallel, trace, writer, config)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.close(writer)
     began = time.monotonic()
@@ -145,7 +163,7 @@ def attempt(
             if fault.kind == "int-twice":
                 time.sleep(0.003)
                 os.kill(child, signal.SIGINT)
-        if gone > LIMIT_S:
+        if gone > limit_s:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             os.close(reader)
@@ -165,7 +183,10 @@ def attempt(
     return Outcome(names.get(code, "crashed"), acked, message, count)
 
 
-def _live(folder: Path, fault: Fault, workers: int, parallel: str, trace: Path | None, writer: int) -> None:
+def _live(
+    folder: Path, fault: Fault, workers: int, parallel: str, trace: Path | None, writer: int,
+    config: dict[str, Any],
+) -> None:  # fmt: skip
     """What the forked process does; never returns."""
 
     def tell(line: str) -> None:
@@ -180,8 +201,18 @@ def _live(folder: Path, fault: Fault, workers: int, parallel: str, trace: Path |
             _layer.faultfs_trace(str(trace).encode())
         how = {"kill": KILL, "full": FULL, "broken": BROKEN, "slow": SLOW}.get(fault.kind, OFF)
         at = int(fault.at) if how in (KILL, FULL, BROKEN) else -1
-        # The draft of a new run lies beside its folder, under a name that starts alike.
-        _layer.faultfs_arm(str(folder.parent).encode(), ctypes.c_long(at), how, ctypes.c_double(fault.share))
+
+        def arm() -> None:
+            # The draft of a new run lies beside its folder, under a name that starts alike.
+            where = str(folder.parent).encode()
+            _layer.faultfs_arm(where, ctypes.c_long(at), how, ctypes.c_double(fault.share))
+
+        if fault.after_s:
+            waiting = threading.Timer(fault.after_s, arm)
+            waiting.daemon = True
+            waiting.start()
+        else:
+            arm()
         progress = _Telling(tell)
         try:
             with every_interrupt():
@@ -190,7 +221,7 @@ def _live(folder: Path, fault: Fault, workers: int, parallel: str, trace: Path |
                     resume_run(folder, workers=workers, parallel=parallel, progress=progress)
                 else:
                     run_search(
-                        parse_config(CONFIG),
+                        parse_config(config),
                         out=folder,
                         workers=workers,
                         parallel=parallel,

@@ -74,6 +74,7 @@ def _spread(given: argparse.Namespace, engine: str) -> int:
     print(f"{engine}: {sum(runs for _, runs, _ in todo):,} inputs", flush=True)
     running: list[tuple[str, subprocess.Popen[str], Path, Any]] = []
     totals: dict[str, int] = dict.fromkeys(given.only, 0)
+    cpu_s: dict[str, float] = dict.fromkeys(given.only, 0.0)
     broken = 0
     with tempfile.TemporaryDirectory(prefix="ruleforge-fuzz-") as place:
         while todo or running:
@@ -90,9 +91,14 @@ def _spread(given: argparse.Namespace, engine: str) -> int:
                     (name, subprocess.Popen(command, stdout=log, stderr=log, text=True), folder, log)
                 )
             time.sleep(0.2)
-            for each in [each for each in running if each[1].poll() is not None]:
-                running.remove(each)
+            for each in list(running):
                 name, process, folder, log = each
+                pid, status, used = os.wait4(process.pid, os.WNOHANG)
+                if not pid:
+                    continue
+                process.returncode = os.waitstatus_to_exitcode(status)
+                running.remove(each)
+                cpu_s[name] += used.ru_utime + used.ru_stime
                 log.seek(0)
                 told = log.read()
                 log.close()
@@ -100,7 +106,8 @@ def _spread(given: argparse.Namespace, engine: str) -> int:
                 totals[name] += int(found[1]) if found else 0
                 state = "done" if process.returncode == 0 else "BROKEN"
                 print(
-                    f"[{time.monotonic() - began:5.0f} s] {name}: {totals[name]:,} inputs, {state}",
+                    f"[{time.monotonic() - began:5.0f} s] {name}: {totals[name]:,} inputs in "
+                    f"{cpu_s[name]:.0f} s of processor time, {state}",
                     flush=True,
                 )
                 if process.returncode:
@@ -115,6 +122,7 @@ def _spread(given: argparse.Namespace, engine: str) -> int:
         "engine": engine,
         "inputs": totals,
         "broken": broken,
+        "cpu_s": {name: round(value, 1) for name, value in cpu_s.items()},
         "wall_s": round(time.monotonic() - began, 1),
     }
     print(json.dumps(record))

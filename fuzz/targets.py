@@ -51,21 +51,29 @@ class _Guard:
             Broken: it took too long, or did something.
         """
         self.seen = ""
-        began = time.process_time()
-        self.is_on = True
-        try:
-            answer = reader()
-        except InputError as error:
-            answer = error
-        finally:
-            self.is_on = False
+        began = time.monotonic()
+        answer = self._watched(reader)
         if self.seen:
             raise Broken(f"reading did: {self.seen}")
-        if (took := time.process_time() - began) > LIMIT_S:
-            raise Broken(f"reading took {took:.2f} s")
+        # Asking for the processor's time takes as long as reading does, so only what seems slow is read
+        # again with it: another program may have had the processor.
+        if time.monotonic() - began > LIMIT_S:
+            began = time.process_time()
+            self._watched(reader)
+            if (took := time.process_time() - began) > LIMIT_S:
+                raise Broken(f"reading took {took:.2f} s")
         if isinstance(answer, InputError) and not answer.message.strip():
             raise Broken("refused without a message")
         return answer
+
+    def _watched(self, reader: Callable[[], Any]) -> Any:
+        self.is_on = True
+        try:
+            return reader()
+        except InputError as error:
+            return error
+        finally:
+            self.is_on = False
 
 
 guard = _Guard()

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 
 from pydantic import ValidationError
 
-from ruleforge.app.faults import as_error, caret, describe
+from ruleforge.app.faults import MOST_FAULTS, as_error, caret, describe
 from ruleforge.app.schema import Config
 from ruleforge.app.toml_places import KeyPath, Place, find_places
 from ruleforge.errors import ConfigError
@@ -146,8 +146,9 @@ def parse_config(
         return Config.model_validate(data, context={"folder": data["folder"]})
     except ValidationError as error:
         deterministic = data.get("deterministic", True) is not False
-        faults = [describe(each, data, deterministic) for each in error.errors(include_url=False)]
-    raise as_error(faults, file, places, lines, dict(changed))
+        found = error.errors(include_url=False)
+        faults = [describe(each, data, deterministic) for each in found[:MOST_FAULTS]]
+    raise as_error(faults, file, places, lines, dict(changed), more=len(found) - len(faults))
 
 
 def _read_toml(text: str, file: str) -> dict[str, Any]:

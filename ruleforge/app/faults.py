@@ -26,6 +26,8 @@ class Fault(NamedTuple):
     hint: str
 
 
+MOST_FAULTS: Final = 20  # told of one config; a file with more is no config
+
 _TYPES: Final = {
     "int": "a whole number",
     "float": "a number",
@@ -144,8 +146,9 @@ def as_error(
     places: Mapping[KeyPath, Place],
     lines: Sequence[str],
     changed: Mapping[KeyPath, str],
+    more: int = 0,
 ) -> ConfigError:
-    """One error for all faults, in the order of the file."""
+    """One error for all faults, in the order of the file; `more` were found beside them."""
     told: list[tuple[Place | None, str, Fault]] = []
     for fault in faults:
         override = next((text for path, text in changed.items() if fault.path[: len(path)] == path), None)
@@ -170,7 +173,9 @@ def as_error(
         head = f"{where}: {fault.message}" if where else fault.message
         items.append(f"  {head}" + (f" ({fault.hint})" if fault.hint else ""))
     line, column = next((place for place, _, _ in told if place), None) or (None, None)
-    error = ConfigError("\n".join([f"{len(told)} faults", *items]), file=file)
+    if more:
+        items.append(f"  and {more} more")
+    error = ConfigError("\n".join([f"{len(told) + more} faults", *items]), file=file)
     error.line, error.column = line, column
     return error
 

@@ -6,6 +6,7 @@ whose worker died or was stopped comes back as `Lost`. Processes and machines ge
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent import futures
@@ -21,7 +22,9 @@ Function = Callable[[Any], Any]
 _ONE_THREAD = dict.fromkeys(
     "OMP_NUM_THREADS MKL_NUM_THREADS OPENBLAS_NUM_THREADS NUMBA_NUM_THREADS".split(), "1"
 )
+_TRAINING = "ruleforge.evaluate.train"  # what a worker loads before it is one: no part of a job's time
 _IDLE_S = 300
+_DASK = {"scheduler.allowed-failures": 0, "deploy.lost-worker-timeout": "60s"}
 _START_S = 120.0
 
 
@@ -166,17 +169,17 @@ class Loky(_Futures):
         if self._warm == (pool.executor_id, module):
             return pool
         seen: set[int] = set()
+        asked: set[futures.Future[int]] = set()
         until = time.monotonic() + _START_S
         while len(seen) < self.n_workers and time.monotonic() < until:
             try:
-                started = [pool.submit(ready, module) for _ in range(self.n_workers)]
-                done = futures.wait(started, until - time.monotonic(), futures.FIRST_COMPLETED).done
+                asked |= {pool.submit(ready, module) for _ in range(self.n_workers - len(asked))}
+                # All of them are waited for: the same process may be the first to answer every time.
+                done, asked = futures.wait(asked, until - time.monotonic(), futures.FIRST_COMPLETED)
                 seen |= {future.result() for future in done}
             except (RuntimeError, futures.process.BrokenProcessPool):
                 # It broke a moment ago, and nobody had noticed; one that breaks always is told by the jobs.
-                pool, seen = self._pool(), set()
-                if time.monotonic() > until:
-                    break
+                pool, seen, asked = self._pool(), set(), set()
         self._warm = (pool.executor_id, module)
         return pool
 
@@ -230,17 +233,20 @@ class Dask:
             raise InputError(
                 "Dask is not installed", hint="install it: pip install 'ruleforge[dask]'"
             ) from None
+        self.n_workers = n_workers
         self.stamps: set[str] = set()
         self._out: dict[Any, int] = {}
         self._lost: list[Reply] = []
         self._cluster = None
         try:
             if not address:
-                # Who is to blame is found out here; more tries by the scheduler only cost more workers.
-                dask.config.set({"distributed.scheduler.allowed-failures": 1})
+                # Who is to blame is found out here; more tries by the scheduler only cost more workers. A
+                # worker that dies and comes back again and again is not given up.
+                dask.config.set({f"distributed.{name}": value for name, value in _DASK.items()})
                 self._cluster = LocalCluster(
                     n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=None,
-                    host="127.0.0.1", env=_ONE_THREAD,
+                    host="127.0.0.1", env=_ONE_THREAD, preload=[_TRAINING],
+                    silence_logs=logging.CRITICAL,  # what went wrong is told here
                 )  # fmt: skip
             self._client = Client(self._cluster or address, timeout=30, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
@@ -255,6 +261,8 @@ class Dask:
         if time.monotonic() - self._looked >= self.LOOK_S:
             self._looked = time.monotonic()
             self._size = sum(self._client.nthreads().values())
+            if self._cluster is not None and self._size < self.n_workers:
+                self._cluster.scale(self.n_workers)  # those that Dask itself has given up
         return self._size
 
     def submit(self, ticket: int, function: Function, job: Any) -> None:
@@ -286,7 +294,8 @@ class Dask:
         try:
             result, by = read_reply(future.result())
         except KilledWorker as error:
-            return Lost(f"it was on {error.allowed_failures + 1} workers that died")
+            n = error.allowed_failures + 1
+            return Lost("its worker process died" if n == 1 else f"the {n} workers that it was on died")
         except Exception as error:  # such as a worker that lacks ruleforge
             told = (str(error).strip().split("\n") or [""])[0]
             raise RunError(

@@ -253,11 +253,21 @@ def read_reply(text: str) -> tuple[Any, str]:
     return Failure(error, reply["traceback"]), reply["by"]
 
 
+MOST_GROWTH_BYTES: Final = 4 * 2**30
+
+
 def ready(module: str) -> int:
-    """Load a module, stay busy for a moment so that every worker gets one, and tell the process's number."""
+    """Load a module, stay busy for a moment so that every worker gets one, and tell the process's number.
+
+    Where psutil is installed, loky ends workers that have grown by 300 MB since their first job, which a
+    compiler and a chunk of lanes do; ours may grow by more.
+    """
     import os
     import time
 
+    from joblib.externals.loky import process_executor
+
+    process_executor._MAX_MEMORY_LEAK_SIZE = MOST_GROWTH_BYTES
     importlib.import_module(module)
     time.sleep(0.02)
     return os.getpid()

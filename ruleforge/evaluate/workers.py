@@ -275,6 +275,8 @@ class _Mapping:
         if late:
             limit = f"{self.workers.limit_s:g} s"
             self.workers.say(f"{len(late)} of {len(self.out)} jobs took longer than {limit} and are stopped")
+            for ticket in late:  # it may take a while until one is gone; if it never is, it is stopped again
+                self.out[ticket].started = now
             self.transport.stop(late)
 
     def _take(self, task: _Task, reply: Any) -> None:

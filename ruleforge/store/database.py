@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 from ruleforge.errors import StoreError
-from ruleforge.store.files import DATABASE
+from ruleforge.store.files import DATABASE, require_plain_files
 
 SCHEMA_VERSION: Final = 2
 OLDEST_READ: Final = 1
@@ -51,9 +52,9 @@ def _script(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
-def migrate(database: sqlite3.Connection, version: int) -> None:
-    """Bring a database of this version to the present one: each step is a transaction of its own."""
-    for step in range(version + 1, SCHEMA_VERSION + 1):
+def migrate(database: sqlite3.Connection, version: int, until: int = SCHEMA_VERSION) -> None:
+    """Bring a database of this version to a later one: each step is a transaction of its own."""
+    for step in range(version + 1, until + 1):
         try:
             database.executescript(_script(f"schema_{step}.sql"))
         except sqlite3.Error:
@@ -82,6 +83,7 @@ def connect(folder: Path, *, readonly: bool) -> sqlite3.Connection:
             raise StoreError("this is a file, not a run folder", file=str(folder), hint=hint)
         if not path.is_file():
             raise StoreError(f"this is not a run folder: it holds no {DATABASE}", file=str(folder), hint=hint)
+        require_plain_files(folder)
         with path.open("rb") as file:
             file.read(1)
     except OSError as fault:
@@ -152,7 +154,42 @@ def _check_format(folder: Path, database: sqlite3.Connection) -> None:
             file=where,
             hint="it was written by a newer ruleforge: update this one" if newer else "the file is damaged",
         )
+    _require_own_schema(where, database, version)
     database.execute("SELECT count(*) FROM meta").fetchone()
+
+
+def _require_own_schema(where: str, database: sqlite3.Connection, version: int) -> None:
+    """Refuse tables, views, triggers and indexes that no step of ours makes.
+
+    A view or a trigger in a stranger's file would run with every question and every row.
+    """
+    if others := sorted(_schema_of(database) ^ _own_schema(version)):
+        kind, name, _, _ = others[0]
+        raise StoreError(
+            f"run.db is not made of the tables that ruleforge makes: the {kind} {name[:80]!r} differs",
+            file=where,
+            hint="the file is damaged, or was changed by something else: restore it from a copy",
+        )
+
+
+def _schema_of(database: sqlite3.Connection) -> set[tuple[str, str, str, str]]:
+    rows = database.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema").fetchall()
+    return {
+        (str(kind), str(name), str(table), str(sql))
+        for kind, name, table, sql in rows
+        if not str(name).startswith("sqlite_stat")  # what ANALYZE leaves
+    }
+
+
+@lru_cache(maxsize=8)
+def _own_schema(version: int) -> frozenset[tuple[str, str, str, str]]:
+    database = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        database.executescript(_script("schema.sql"))
+        migrate(database, 1, version)
+        return frozenset(_schema_of(database))
+    finally:
+        database.close()
 
 
 def explain_fault(

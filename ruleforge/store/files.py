@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import stat
 import time
 from pathlib import Path
 from typing import Final
@@ -18,6 +20,9 @@ CONFIG: Final = "config.toml"
 CHAMPION: Final = "champion.rule"
 LOG: Final = "log.txt"
 LOCK: Final = "run.lock"
+_OWN: Final = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", CONFIG, CHAMPION, LOG, LOCK)
+_MAX_TEXT_BYTES: Final = 2**20  # what a run writes itself is far smaller
+_ALONE: Final = os.O_CLOEXEC | os.O_NOFOLLOW  # never through a link out of the folder
 
 
 def storage_error(
@@ -42,6 +47,32 @@ def storage_error(
     return error
 
 
+def require_plain_files(folder: Path) -> None:
+    """Nothing for a run folder whose own files are files: a link would lead reading and writing out of it.
+
+    Raises:
+        StoreError: one is a link, a pipe or the like, or a text far larger than a run writes.
+    """
+    for name in _OWN:
+        try:
+            found = os.lstat(folder / name)
+        except OSError:
+            continue
+        hint = "put a plain file in its place; a copy of the run made with `cp -rL` has none but these"
+        if stat.S_ISLNK(found.st_mode):
+            raise StoreError(
+                f"{name} is a link, and nothing outside the run folder is read or written",
+                file=str(folder), hint=hint,
+            )  # fmt: skip
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            raise StoreError(f"{name} is not a plain file", file=str(folder), hint=hint)
+        if name in (CONFIG, CHAMPION) and found.st_size > _MAX_TEXT_BYTES:
+            raise StoreError(
+                f"{name} has {found.st_size} bytes; a run writes less than {_MAX_TEXT_BYTES}",
+                file=str(folder), hint="it was made by something else: restore it from a copy",
+            )  # fmt: skip
+
+
 def write_text_atomic(path: Path | str, text: str, *, running: bool = False) -> None:
     """Write the whole text or nothing: a reader sees the old file or the new one, after a crash too.
 
@@ -56,7 +87,7 @@ def write_text_atomic(path: Path | str, text: str, *, running: bool = False) -> 
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _ALONE, 0o666)
         try:
             with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
                 file.write(text)
@@ -71,12 +102,17 @@ def write_text_atomic(path: Path | str, text: str, *, running: bool = False) -> 
         raise storage_error("write it", path, fault, running=running) from fault
 
 
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 MAX_LOG_BYTES: Final = 4 * 2**20
 OLD_LOGS: Final = 3
 
 
 def append_line(path: Path, line: str) -> None:
     """Append to a log; one that has grown large becomes `log.1.txt`, and the oldest is dropped.
+
+    Args:
+        path: the log.
+        line: without its end; controls become spaces, so that whoever prints the log sees one line of text.
 
     Raises:
         StoreError: the log cannot be written, in the middle of a run.
@@ -87,8 +123,9 @@ def append_line(path: Path, line: str) -> None:
                 older = path.with_suffix(f".{k - 1}{path.suffix}") if k > 1 else path
                 if older.exists():
                     os.replace(older, path.with_suffix(f".{k}{path.suffix}"))
-        with path.open("a", encoding="utf-8") as file:
-            file.write(line)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _ALONE, 0o666)
+        with os.fdopen(handle, "a", encoding="utf-8", errors="replace") as file:
+            file.write(_CONTROL.sub(" ", line) + "\n")
     except OSError as fault:
         raise storage_error("write it", path, fault, running=True) from fault
 
@@ -131,7 +168,7 @@ class WriterLock:
         path = folder / LOCK
         self._owner = os.getpid()
         try:
-            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | _ALONE, 0o666)
         except OSError as fault:
             raise storage_error("take the writer's lock", path, fault) from fault
         until = time.monotonic() + patience_s

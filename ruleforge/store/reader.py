@@ -138,22 +138,18 @@ class Reader:
     def lineage(self, candidate_id: int) -> list[Ancestor]:
         """The candidate and all its ancestors, nearest first, each with how it was made."""
         self.candidate(candidate_id)
-        rows = self._rows(
-            """
-            WITH RECURSIVE line(id, depth) AS (
-                VALUES (?, 0)
-                UNION
-                SELECT parent, depth + 1 FROM parents JOIN line ON child = line.id
-            )
-            SELECT c.id, min(depth), c.generation, c.origin, c.text
-            FROM line JOIN candidates c ON c.id = line.id
-            GROUP BY c.id ORDER BY min(depth), c.id
-            """,
-            candidate_id,
-        )
+        depth_of = {candidate_id: 0}  # nobody is entered twice, so even a damaged circle comes to an end
+        parents: dict[int, tuple[int, ...]] = {}
+        ring, depth = [candidate_id], 0
+        while ring:
+            parents |= {number: self.parents(number) for number in ring}
+            depth += 1
+            ring = sorted({p for number in ring for p in parents[number]} - set(depth_of))
+            depth_of |= dict.fromkeys(ring, depth)
+        rows = [self.candidate(number) for number in sorted(depth_of, key=lambda n: (depth_of[n], n))]
         return [
-            Ancestor(number, depth, generation, origin, text, self.parents(number))
-            for number, depth, generation, origin, text in rows
+            Ancestor(row.id, depth_of[row.id], row.generation, row.origin, row.text, parents[row.id])
+            for row in rows
         ]
 
     def evaluations(

@@ -253,7 +253,7 @@ class Store(Reader):
         """Append a line to `log.txt`, with the time in UTC before it."""
         self._require_writer("write the log")
         stamp = datetime.now(UTC).isoformat(timespec="seconds")
-        append_line(self.path / LOG, f"{stamp} {line.rstrip()}\n")
+        append_line(self.path / LOG, f"{stamp} {line.rstrip()}")
 
     # Within
 

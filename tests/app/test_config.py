@@ -428,3 +428,11 @@ def test_reading_a_config_imports_nothing_heavy(project_root: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+def test_of_very_many_faults_the_first_are_told() -> None:
+    with pytest.raises(ConfigError, match="3000 faults") as caught:
+        parse_config("".join(f"k{i} = 1\n" for i in range(3000)))
+    lines = caught.value.message.splitlines()
+    assert len(lines) == 22 and "'k0'" in lines[1] and lines[-1] == "  and 2980 more"
+    assert len(caught.value.message) < 10_000

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
+from datetime import datetime, tzinfo
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from click.testing import CliRunner
@@ -115,6 +118,34 @@ def test_a_run_goes_on_inside_a_generation_and_trains_nothing_twice(
 def test_threads_give_the_same_run(whole: Path, tmp_path: Path) -> None:
     run_search(config(), out=tmp_path / "run", workers=2, parallel="threads", progress=QuietProgress())
     assert contents(tmp_path / "run") == contents(whole)
+
+
+class Leaping(datetime):
+    """A clock that is fifty years ahead at every second look."""
+
+    looks = 0
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        cls.looks += 1
+        return cls(2020 + 50 * (cls.looks % 2), 1, 1, tzinfo=tz)
+
+
+def test_a_clock_that_jumps_changes_nothing(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = count()
+    monkeypatch.setattr(time, "time", lambda: 1.6e9 * (next(looks) % 2))
+    monkeypatch.setattr("ruleforge.store.store.datetime", Leaping)
+    with pytest.raises(KeyboardInterrupt):
+        run_search(config(), out=tmp_path / "run", progress=Interrupting(0))
+    resume_run(tmp_path / "run", progress=QuietProgress())
+    assert contents(tmp_path / "run") == contents(whole)
+    run_search(config(generations=2, budget="2h"), out=tmp_path / "timed", progress=QuietProgress())
+    with Store.open(tmp_path / "timed", readonly=True) as store:
+        assert store.counts()[0] == 2  # not ended by two hours that were none
+        assert len({began for began, _, _ in store.sessions()} | {store.meta["created_at"]}) == 2
+    assert Leaping.looks > 5
 
 
 def test_a_config_that_was_edited_is_refused_and_can_be_put_back(whole: Path, cut: Path) -> None:

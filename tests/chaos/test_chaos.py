@@ -36,6 +36,8 @@ def test_faults_and_power_cuts_lose_nothing() -> None:
     assert code == 0 and found["wrong"] == 0
     assert found["fault_points"] >= 24 and found["sigkills"] >= 1
     assert found["counts"]["runs compared"] >= 5
+    assert found["counts"]["slow disks"] >= 1
+    assert found["counts"]["power cuts looked into"] >= 300
 
 
 @needs_gcc

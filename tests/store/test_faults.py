@@ -479,3 +479,113 @@ def test_a_reader_sees_what_a_writer_adds(run: Store, batch: Callable[..., Batch
         run.commit_generation(**batch(2))
         assert reader.counts()[0] == 3
         assert reader.dump() == run.dump()
+
+
+STRANGE = {
+    "a view that never ends": (
+        "DROP TABLE timings; CREATE VIEW timings AS WITH RECURSIVE r(generation, phase, wall_s) AS "
+        "(SELECT 0, '', 0 UNION ALL SELECT generation + 1, '', 0 FROM r) SELECT * FROM r"
+    ),
+    "a trigger": "CREATE TRIGGER mine AFTER INSERT ON sessions BEGIN DELETE FROM results; END",
+    "a virtual table": "CREATE VIRTUAL TABLE mine USING fts5(text)",
+    "another table": "CREATE TABLE mine (x)",
+    "a law less": "DROP TRIGGER candidates_fixed_u",
+    "an index that computes": "CREATE INDEX mine ON results (length(hex(zeroblob(1000000))))",
+}
+
+
+@pytest.mark.parametrize("readonly", [True, False])
+@pytest.mark.parametrize("what", STRANGE)
+def test_a_database_with_a_schema_of_its_own_is_refused(run: Store, what: str, readonly: bool) -> None:
+    run.close()
+    database = sqlite3.connect(run.path / "run.db")
+    database.executescript(STRANGE[what])
+    database.close()
+    with pytest.raises(StoreError, match="not made of the tables") as caught:
+        Store.open(run.path, readonly=readonly)
+    assert "copy" in caught.value.hint
+    assert [each.status for each in list_runs(run.path.parent)] == ["broken"]
+
+
+def test_statistics_of_the_planner_are_no_schema_of_its_own(run: Store) -> None:
+    run.close()
+    database = sqlite3.connect(run.path / "run.db")
+    database.execute("ANALYZE")
+    database.close()
+    with Store.open(run.path) as store:
+        assert store.check() == []
+
+
+@pytest.mark.parametrize(
+    "name", ["run.db", "run.db-wal", "config.toml", "champion.rule", "log.txt", "run.lock"]
+)
+def test_a_link_out_of_the_run_folder_is_refused_and_its_end_left_alone(
+    run: Store, tmp_path: Path, name: str
+) -> None:
+    run.close()
+    own = tmp_path / "own.txt"
+    own.write_bytes((run.path / "run.db").read_bytes() if name == "run.db" else b"mine\n")
+    before = own.read_bytes()
+    (run.path / name).unlink(missing_ok=True)
+    (run.path / name).symlink_to(own)
+    for readonly in (True, False):
+        with pytest.raises(StoreError, match=f"{name} is a link") as caught:
+            Store.open(run.path, readonly=readonly)
+        assert caught.value.hint
+    assert own.read_bytes() == before
+
+
+def test_a_link_that_comes_later_is_not_followed_either(run: Store, tmp_path: Path) -> None:
+    own = tmp_path / "own.txt"
+    own.write_text("mine\n")
+    (run.path / "log.txt").unlink(missing_ok=True)
+    (run.path / "log.txt").symlink_to(own)
+    with pytest.raises(StoreError, match=r"log\.txt: cannot write"):
+        run.log("x")
+    run.close()
+    (run.path / "run.lock").unlink()
+    (run.path / "run.lock").symlink_to(own)
+    with pytest.raises(StoreError, match="lock"):
+        store_files.WriterLock(run.path)
+    assert own.read_text() == "mine\n"
+
+
+def test_a_pipe_in_a_run_folder_is_refused_and_does_not_block(run: Store) -> None:
+    run.close()
+    (run.path / "champion.rule").unlink(missing_ok=True)
+    os.mkfifo(run.path / "champion.rule")
+    assert "not a plain file" in list_runs(run.path.parent)[0].problem
+
+
+def test_a_config_that_no_run_wrote_is_not_read(run: Store) -> None:
+    run.close()
+    with (run.path / "config.toml").open("wb") as file:
+        file.truncate(2**33)
+    with pytest.raises(StoreError, match=r"config\.toml has 8589934592 bytes"):
+        Store.open(run.path, readonly=True)
+
+
+def test_a_damaged_circle_of_parents_comes_to_an_end(run: Store) -> None:
+    run._db.execute("PRAGMA ignore_check_constraints = ON")
+    run._db.execute("INSERT INTO parents VALUES (0, 0, 5)")
+    found = {ancestor.id: ancestor.depth for ancestor in run.lineage(5)}
+    assert found == {5: 0, 0: 1, 1: 1}
+
+
+def test_the_log_turns_over_and_keeps_the_last_lines(run: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_files, "MAX_LOG_BYTES", 400)
+    for k in range(200):
+        run.log(f"line {k:03}")
+    logs = sorted(each.name for each in run.path.glob("log*"))
+    assert logs == ["log.1.txt", "log.2.txt", "log.3.txt", "log.txt"]
+    lines = "".join((run.path / name).read_text() for name in [*reversed(logs[:3]), "log.txt"]).splitlines()
+    numbers = [int(line.rpartition(" ")[2]) for line in lines]
+    assert numbers == list(range(200 - len(numbers), 200)) and len(numbers) > 30
+    assert all((run.path / name).stat().st_size < 400 + 40 for name in logs)
+
+
+def test_a_line_of_the_log_is_one_line_of_text(run: Store) -> None:
+    run.log("\x1b]0;owned\x07a\u202eb\nT generation 99: forged\x9b31m")
+    lines = (run.path / "log.txt").read_text().split("\n")
+    assert len(lines) == 2 and lines[1] == ""
+    assert lines[0].endswith("]0;owned a b T generation 99: forged 31m")

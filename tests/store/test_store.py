@@ -378,8 +378,10 @@ def test_check_finds_a_gap_and_a_loose_end(run: Store) -> None:
     assert run.check() == []
     run.close()
     database = sqlite3.connect(run.path / "run.db")
+    trigger = database.execute("SELECT sql FROM sqlite_schema WHERE name = 'generations_fixed_d'").fetchone()
     database.execute("DROP TRIGGER generations_fixed_d")
     database.execute("DELETE FROM generations WHERE n = 0")
+    database.execute(*trigger)
     database.commit()
     database.close()
     with Store.open(run.path, readonly=True) as damaged:
