@@ -312,13 +312,15 @@ class _Chaos:
             "wrong": len(self.wrong),
             "counts": dict(sorted(self.counts.items())),
             "wall_s": round(time.monotonic() - self.began, 1),
+            "cpu_s": round(sum(os.times()[:4]), 1),
         }
         if self.given.json:
             print(json.dumps(record))
         else:
             self.tell(
                 f"{points} fault points, {self.counts['SIGKILL']} of them SIGKILLs; "
-                f"{self.counts['runs compared']} ends compared; {len(self.wrong)} wrong"
+                f"{self.counts['runs compared']} ends compared; {len(self.wrong)} wrong; "
+                f"{record['cpu_s']:.0f} s of processor time"
             )
         return 1 if self.wrong else 0
 

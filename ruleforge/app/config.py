@@ -7,8 +7,6 @@ remedy, all faults of a config in one message. What the keys mean is the busines
 from __future__ import annotations
 
 import copy
-import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -20,6 +18,7 @@ from ruleforge.app.schema import Config
 from ruleforge.app.toml_places import KeyPath, Place, find_places
 from ruleforge.errors import ConfigError
 from ruleforge.tasks import SUITES, Workload, load_workload
+from ruleforge.toml import TomlFault, read_toml
 from ruleforge.words import did_you_mean
 
 __all__ = [
@@ -153,26 +152,14 @@ def parse_config(
 
 def _read_toml(text: str, file: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
-    except RecursionError:
+        return read_toml(text)
+    except TomlFault as fault:
         raise ConfigError(
-            "nested too deeply", file=file, hint="a config has tables in tables, no deeper"
-        ) from None
-    except ValueError as error:  # TOMLDecodeError, or a number of thousands of digits
-        message = str(error)
-        line = column = None
-        if found := re.search(r" \(at line (\d+), column (\d+)\)$", message):
-            line, column = int(found[1]), int(found[2])
-        else:
-            line = text.count("\n") + 1
-            column = len(text) - (text.rfind("\n") + 1) + 1
-        message = re.sub(r" \(at .*\)$", "", message)
-        raise ConfigError(
-            f"no valid TOML: {message[:1].lower()}{message[1:]}",
+            f"no valid TOML: {fault.message}",
             file=file,
-            line=line,
-            column=column,
-            context=caret(text.splitlines(), line, column),
+            line=fault.line,
+            column=fault.column,
+            context=caret(text.splitlines(), fault.line, fault.column),
             hint='write key = value, text in "quotes", tables as [name]',
         ) from None
 
@@ -185,8 +172,8 @@ def _apply(data: dict[str, Any], override: str) -> tuple[KeyPath, str]:
             f"--set {override!r} is no assignment", hint="write key=value, such as search.population=50"
         )
     try:
-        value = tomllib.loads(f"value = {text.strip()}")["value"]
-    except (ValueError, RecursionError):
+        value = read_toml(f"value = {text.strip()}")["value"]
+    except ValueError:
         value = text.strip()
     return _assign(data, name, value, f"--set {override}")
 

@@ -27,6 +27,7 @@ class Fault(NamedTuple):
 
 
 MOST_FAULTS: Final = 20  # told of one config; a file with more is no config
+WIDEST: Final = 200  # characters of a line that are shown
 
 _TYPES: Final = {
     "int": "a whole number",
@@ -183,6 +184,8 @@ def as_error(
 def caret(lines: Sequence[str], line: int | None, column: int | None) -> str:
     if line is None or column is None or not 0 < line <= len(lines):
         return ""
-    shown = lines[line - 1]
-    word = re.match(r"[\w.-]+|\"[^\"]*\"|.", shown[column - 1 :])
-    return f"    {shown}\n    {' ' * (column - 1)}{'^' * (len(word[0]) if word else 1)}"
+    whole = lines[line - 1]
+    start = max(0, column - 1 - WIDEST // 2) if len(whole) > WIDEST else 0
+    shown = whole[start : start + WIDEST]
+    word = re.match(r"[\w.-]+|\"[^\"]*\"|.", shown[column - 1 - start :])
+    return f"    {shown}\n    {' ' * (column - 1 - start)}{'^' * (len(word[0]) if word else 1)}"

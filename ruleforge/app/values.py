@@ -87,8 +87,16 @@ Duration = Annotated[
 
 
 _T = TypeVar("_T")
-_LIST = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
-Listed: TypeAlias = Annotated[tuple[_T, ...], _LIST]  # a TOML list, kept as a tuple
+_MOST_ENTRIES: Final = 1000
+
+
+def _as_tuple(value: Any) -> Any:
+    if isinstance(value, list) and len(value) > _MOST_ENTRIES:
+        fail(f"{len(value)} entries, at most {_MOST_ENTRIES} are read")
+    return tuple(value) if isinstance(value, list) else value
+
+
+Listed: TypeAlias = Annotated[tuple[_T, ...], BeforeValidator(_as_tuple)]  # a TOML list, kept as a tuple
 
 
 class Table(BaseModel):

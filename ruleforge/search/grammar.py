@@ -7,7 +7,6 @@ that it lists by name. What the keys mean is declared in `grammar_model`.
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from ruleforge.search.grammar_model import (
     Limits,
     grammar_schema,
 )
+from ruleforge.toml import TomlFault, read_toml
 from ruleforge.words import did_you_mean
 
 GRAMMAR_DIR = Path(__file__).resolve().parents[2] / "grammars"
@@ -90,14 +90,13 @@ def parse_grammar(text: str, *, file: str = "grammar", name: str = "") -> Gramma
         GrammarError: with file, line and remedy.
     """
     try:
-        content = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        match = re.search(r"at line (\d+), column (\d+)", str(error))
+        content = read_toml(text)
+    except TomlFault as fault:
         raise GrammarError(
-            f"TOML: {re.sub(r' *[(]at .*[)]', '', str(error))}",
+            f"TOML: {fault.message}",
             file=file,
-            line=int(match[1]) if match else max(1, len(text.splitlines())),
-            column=int(match[2]) if match else None,
+            line=fault.line,
+            column=fault.column,
             hint="strings stand in quotes, lists in brackets",
         ) from None
     content.setdefault("name", name)

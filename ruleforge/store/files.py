@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -190,9 +191,10 @@ class WriterLock:
             except OSError as fault:
                 os.close(self._handle)
                 raise storage_error("take the writer's lock", path, fault) from fault
-        os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, f"{os.getpid()}\n".encode("ascii"), 0)
         _held.add(self._handle)
+        with suppress(OSError):  # a full disk: the lock holds, only its message will not name us
+            os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, f"{os.getpid()}\n".encode("ascii"), 0)
 
     def release(self) -> None:
         """Give the lock back; the second call does nothing."""

@@ -23,6 +23,7 @@ from ruleforge.app.config import (
     parse_config,
     resolved_toml,
 )
+from ruleforge.app.faults import caret
 from ruleforge.app.schema import (
     DEFAULT_RUNGS,
     STRATEGIES,
@@ -436,3 +437,22 @@ def test_of_very_many_faults_the_first_are_told() -> None:
     lines = caught.value.message.splitlines()
     assert len(lines) == 22 and "'k0'" in lines[1] and lines[-1] == "  and 2980 more"
     assert len(caught.value.message) < 10_000
+
+
+def test_a_list_without_end_is_refused_and_a_line_without_end_is_not_shown() -> None:
+    with pytest.raises(ConfigError, match="20000 entries, at most 1000 are read") as caught:
+        parse_config("[search]\nseed_rules = [" + ",".join(f'"ada{i}"' for i in range(20_000)) + "]\n")
+    assert (caught.value.line, caught.value.column) == (2, 1)
+    assert len(caught.value.context) < 500
+    with pytest.raises(ConfigError) as caught:
+        parse_config("seed = [" + "1, " * 50_000 + '"x"]\n')
+    assert len(str(caught.value)) < 1000 and "^" in caught.value.context
+
+
+@pytest.mark.parametrize("column", [1, 150, 5000, 9991])
+def test_of_a_long_line_the_part_around_the_fault_is_shown(column: int) -> None:
+    line = ("x" * 9 + " ") * 1000
+    line = line[: column - 1] + "fault" + line[column + 4 :]
+    shown, mark = caret([line], 1, column).split("\n")
+    assert len(shown) <= 4 + 200
+    assert shown[mark.index("^") :].startswith("fault") and mark.count("^") >= 5

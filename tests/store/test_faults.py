@@ -190,6 +190,21 @@ def test_a_forked_worker_that_outlives_the_writer_does_not_keep_the_lock(
         os.kill(child, signal.SIGKILL)
 
 
+def test_a_disk_too_full_for_the_writers_number_does_not_refuse_the_lock(
+    run: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.close()
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "ftruncate", full)
+    with Store.open(run.path) as store:
+        assert is_being_written(store.path)
+        with pytest.raises(StoreError, match="is being written"):
+            store_files.WriterLock(run.path, patience_s=0)
+
+
 def test_looking_at_a_run_does_not_stop_a_writer_from_starting(run: Store) -> None:
     import fcntl
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +9,7 @@ from typing import Any, Final
 import click
 
 from ruleforge.app.commands.options import json_option
+from ruleforge.toml import read_toml
 
 # Keys that a grammar has and a search config has not.
 GRAMMAR_KEYS: Final = frozenset({"ops", "number_ops", "sugar", "terminals", "constants", "hypers"})
@@ -79,8 +79,8 @@ def _is_grammar(path: Path) -> bool:
     if first.startswith("#:schema"):
         return "grammar" in first
     try:
-        return bool(GRAMMAR_KEYS & tomllib.loads(text).keys())
-    except (ValueError, RecursionError):
+        return bool(GRAMMAR_KEYS & read_toml(text).keys())
+    except ValueError:
         return any(text.find(f"\n{key} =") >= 0 for key in ("ops", "terminals"))
 
 
