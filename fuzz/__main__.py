@@ -147,7 +147,7 @@ def _fuzz(engine: str, name: str, runs: int, folder: Path, seed: int, seconds: i
     words.write_text("".join(f"{_quoted(word)}\n" for word in target.words()))
     arguments = [
         "fuzz", f"-runs={runs}", f"-seed={seed}", f"-max_len={MAX_LENGTH[name]}", f"-dict={words}",
-        f"-artifact_prefix={folder}/", "-print_final_stats=1", f"-max_total_time={seconds}", "-timeout=60",
+        f"-artifact_prefix={folder}/", "-print_final_stats=1", f"-max_total_time={seconds}", "-timeout=600",
         "-verbosity=0", "-rss_limit_mb=4096", str(corpus),
     ]  # fmt: skip
     atheris.Setup(arguments, target.try_one)
