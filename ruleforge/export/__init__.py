@@ -24,6 +24,7 @@ from ruleforge.export.numpy import export_numpy
 from ruleforge.export.optax import export_optax
 from ruleforge.export.sympy import export_sympy
 from ruleforge.export.torch import export_torch
+from ruleforge.export.triton import export_triton
 from ruleforge.words import did_you_mean
 
 
@@ -49,6 +50,7 @@ class Target:
 
 TARGETS: dict[str, Target] = {
     "torch": Target(export_torch, ".py", "a torch optimizer in one file that needs torch alone"),
+    "triton": Target(export_triton, ".py", "the fused kernel for fused=True, to lie beside the torch file"),
     "optax": Target(export_optax, ".py", "a GradientTransformation in one file that needs jax and optax"),
     "numpy": Target(export_numpy, ".py", "the rule in a page of numpy, for teaching"),
     "latex": Target(export_latex, ".tex", "a LaTeX document with the rule in an algorithm box"),

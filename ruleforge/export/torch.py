@@ -21,11 +21,14 @@ from ruleforge.core.ops import OPS
 from ruleforge.core.rule import Kind
 from ruleforge.core.text import RuleText
 from ruleforge.errors import ExportError
-from ruleforge.export.foreach import Foreach, foreach_function
+from ruleforge.export.faster import with_fewer_passes
+from ruleforge.export.foreach import foreach_function
+from ruleforge.export.foreach_numbers import Foreach
 from ruleforge.export.lines import WIDTH, float_literal, indented, wrapped
 from ruleforge.export.pure import Pure, pure_function
 from ruleforge.export.safety import check_class_name, check_names, class_name_for, plain_lines, snake
 from ruleforge.export.torch_class import class_lines
+from ruleforge.export.triton import why_not_fused
 from ruleforge.render.base import ATOM
 from ruleforge.render.helpers import TORCH_HELPERS, with_needed
 from ruleforge.render.names import MAX_NAME
@@ -33,16 +36,18 @@ from ruleforge.render.python import TorchWriter, live_numbers, python_number
 from ruleforge.render.script import Plan, Script, Slot, make_script
 from ruleforge.render.unicode import formula
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 """Of the layout of exported states; raised when old ones can no longer be read."""
 
 _DOC = WIDTH - 4
 _SCOPE = """
-    torch math Tensor Optimizer ParamsT Any Callable Iterator annotations params grads states state grad w g t
-    lr lr0 progress is_matrix weight_decay maximize total_steps self group closure loss step steps p param
+    torch importlib math Tensor Optimizer ParamsT Any Callable Iterator annotations params grads states state
+    grad w g t lr lr0 progress is_matrix weight_decay maximize total_steps self group closure loss step steps
+    p param
     defaults foreach capturable differentiable state_dtype fused initial_lr l O I low high value name decayed
     i x y z change lists part plain options compiling found rule version keys places key kept row
-    columns RANGES RULE VERSION STATES OPTIONS HALF BLOCK _rule _numbers _together _blocks _pieces
+    columns compress RANGES RULE VERSION STATES OPTIONS HALF PLAIN BLOCK _rule _numbers
+    _together _blocks _pieces
 """.split()
 _RESERVED = frozenset({*_SCOPE, *keyword.kwlist, *keyword.softkwlist, *dir(builtins), *TORCH_HELPERS})
 
@@ -53,18 +58,17 @@ BLOCK = 2**19
 """
 
 _TOGETHER = '''
-def _together(
-    *columns: list[Tensor],
-    capturable: bool,
-) -> Iterator[list[list[Tensor]]]:
-    """Lists that step as one: alike in device and dtype and, if it matters, step."""
-    groups: dict[Any, list[list[Tensor]]] = {}
-    for row in zip(*columns, strict=True):
-        @NUMBERS@
-        group = groups.setdefault(key, [[] for _ in row])
-        for column, x in zip(group, row, strict=True):
-            column.append(x)
-    @YIELD@
+def _together(*columns: list[Tensor]@CAPTURABLE@) -> Iterator[list[list[Tensor]]]:
+    """Lists that step as one: alike in device and dtype@ALIKE@."""
+    keys: list[Any] = [(p.device, p.dtype) for p in columns[0]]
+    @NUMBERS@
+    kinds = list(dict.fromkeys(keys))
+    for kind in kinds:
+        group = list(columns)
+        if len(kinds) > 1:
+            chosen = [key == kind for key in keys]
+            group = [list(compress(column, chosen)) for column in columns]
+        @YIELD@
 '''
 _BLOCKS = '''
 def _blocks(columns: list[list[Tensor]]) -> Iterator[list[list[Tensor]]]:
@@ -89,14 +93,29 @@ def _blocks(columns: list[list[Tensor]]) -> Iterator[list[list[Tensor]]]:
 
 def _pieces(row: list[Tensor]) -> Iterator[list[Tensor]]:
     """Views of a parameter, its gradient and its states, cut alike where they are large."""
-    p, g, step, *states = row
-    tensors = [p, g, *states]
-    if p.numel() <= BLOCK or not all(x.is_contiguous() for x in tensors):
+    size = row[0].numel()
+    tensors = [x for x in row if x.numel() == size]
+    if size <= BLOCK or not all(x.is_contiguous() for x in tensors):
         yield row
         return
-    count = -(-p.numel() // BLOCK)
-    for views in zip(*(x.view(-1).chunk(count) for x in tensors), strict=True):
-        yield [views[0], views[1], step, *views[2:]]
+    count = -(-size // BLOCK)
+    views = [x.view(-1).chunk(count) if x.numel() == size else [x] * count for x in row]
+    for piece in zip(*views, strict=True):
+        yield list(piece)
+'''
+
+
+_KERNELS = '''
+def _kernels() -> Any:
+    """The file with the fused kernel, which lies beside this one."""
+    name = f"{__name__}_fused"
+    try:
+        found: Any = importlib.import_module(name)
+    except ImportError as error:
+        raise RuntimeError(f"fused=True needs Triton and {name}.py: {error}") from error
+    if found.RULE != RULE:
+        raise RuntimeError(f"{name}.py is of rule {found.RULE}, not of {RULE}")
+    return found
 '''
 
 
@@ -151,23 +170,38 @@ class _File:
     def source(self) -> str:
         written = (*self.text.states, *(line.target for line in self.text.lines))
         longest = max([24, *(min(len(name), MAX_NAME) for name in written)])
-        plan = Plan("torch", _RESERVED | {self.name}, WIDTH - 8 - longest, _live_writer)
-        self.script = make_script(self.text, plan)
+
+        def script_of(text: RuleText) -> Script:
+            return make_script(
+                text, Plan("torch", _RESERVED | {self.name}, WIDTH - 8 - longest, _live_writer)
+            )
+
+        self.script = script_of(self.text)
+        lists = script_of(with_fewer_passes(self.script))
         self.snake = snake(self.name)
-        self.slots = tuple(sorted(self.script.slots, key=lambda slot: slot.kind is not Kind.HOST))
+        self.slots = _numbers_first(self.script)
         self.host = [slot.name for slot in self.slots if slot.kind is Kind.HOST]
         self.reads = self.script.reads
         self.hypers = self.script.used_hypers
+        self.counts = bool(self.reads & {"t", "first", "progress"})
         writer = _live_writer(self.script)
         pure = self._pure(writer)
-        multi = foreach_function(self.script, self.slots, WIDTH - 4)
+        multi = foreach_function(lists, _numbers_first(lists), WIDTH - 4)
         starts, init_helpers = self._starts()
+        why_not = why_not_fused(self.text.rule)
         optimizer = class_lines(
             self.name, self._headline(), lr=self.lr, weight_decay=self.weight_decay, hypers=self.hypers,
             slots=self.slots, starts=starts, snake=self.snake, reads_lr0="lr0" in self.reads,
-            needs_total="progress" in self.reads,
+            needs_total="progress" in self.reads, counts=self.counts,
+            why_not_fused=why_not,
         )  # fmt: skip
-        helpers = {**writer.helpers, **dict.fromkeys(multi.helpers), **init_helpers, "_as_real": None}
+        helpers = {
+            **writer.helpers,
+            **dict.fromkeys(multi.helpers),
+            **init_helpers,
+            "_as_real": None,
+            "_take_back": None,
+        }
         if self.host or "t" in pure.numbers:
             helpers["_number"] = None
         functions = [
@@ -176,7 +210,8 @@ class _File:
             *self._numbers(multi),
             self._multi(multi),
         ]
-        tail = [*self._grouping(multi), *with_needed(helpers, TORCH_HELPERS)]
+        kernels = [] if why_not else [_KERNELS.strip()]
+        tail = [*self._grouping(multi), *kernels, *with_needed(helpers, TORCH_HELPERS)]
         body = "\n\n\n".join(["\n".join(part) for part in [*functions, optimizer]] + tail)
         head = "\n\n".join([self._docstring(), self._imports(body), self._constants()])
         return f"{head}\n\n\n{body}\n"
@@ -202,13 +237,15 @@ class _File:
         return "\n".join(['"""' + lines[0], *lines[1:], '"""'])
 
     def _imports(self, body: str) -> str:
-        standard = ["import math"] if "math." in body else []
+        standard = ["import importlib"] if "importlib." in body else []
+        standard += ["import math"] if "math." in body else []
         return "\n".join(
             [
                 "from __future__ import annotations",
                 "",
                 *standard,
                 "from collections.abc import Callable, Iterator",
+                "from itertools import compress",
                 "from typing import Any",
                 "",
                 "import torch",
@@ -224,15 +261,17 @@ class _File:
             "# Which rule a state dict belongs to, and the version of its layout.",
             f'RULE = "{self.text.rule.key}"',
             f"VERSION = {STATE_VERSION}",
-            *_tuple("STATES", ["step", *(slot.name for slot in self.slots)]),
+            *_tuple("STATES", [*(["step"] if self.counts else []), *(slot.name for slot in self.slots)]),
             "OPTIONS = {",
             '    "maximize": False,',
             '    "foreach": None,',
+            '    "fused": False,',
             '    "capturable": False,',
             '    "differentiable": False,',
             '    "state_dtype": None,',
             "}",
             "HALF = (torch.float16, torch.bfloat16)",
+            "PLAIN = (Tensor, torch.nn.Parameter)",
         ]
         if self.hypers:
             lines += ["# Open intervals that the hyperparameters must lie in.", "RANGES = {"]
@@ -271,7 +310,7 @@ class _File:
         ]
 
     def _signature(self, function: str, options: list[str]) -> list[str]:
-        lists = ["params", "grads", "steps", *(slot.name for slot in self.slots)]
+        lists = ["params", "grads", *(["steps"] if self.counts else []), *(slot.name for slot in self.slots)]
         numbers = [name for name in ("lr0", "total_steps") if self._needs(name)]
         return [
             f"def {function}_{self.snake}(",
@@ -362,24 +401,32 @@ class _File:
         return tensors and not kinds & {"reduce", "matrix"} and "is_matrix" not in self.reads
 
     def _grouping(self, multi: Foreach) -> list[str]:
-        counts = bool(re.search(r"\bsteps\b", "\n".join(multi.body)))
-        first, last = (2 if counts else 3), 3 + len(self.host)
+        steps = self.counts and bool(re.search(r"\bsteps\b", "\n".join(multi.body)))
+        last = 2 + self.counts + len(self.host)
+        first = 2 if steps else 2 + self.counts
+        takes = ", capturable: bool" if self.counts or self.host else ""
+        numbers = []
         if first < last:
             numbers = [
-                f"numbers = () if capturable else tuple(x.item() for x in row[{first}:{last}])",
-                "key = (row[0].device, row[0].dtype, *numbers)",
+                "if not capturable:",
+                f"    numbers = zip(*columns[{first}:{last}], strict=True)",
+                "    values = [tuple(x.item() for x in row) for row in numbers]",
+                "    keys = list(zip(keys, values, strict=True))",
             ]
-        else:
-            numbers = ["key = (row[0].device, row[0].dtype)"]
         parts = self._is_elementwise()
-        ending = ["for group in groups.values():", "    yield from _blocks(group)"]
-        made = _TOGETHER.strip().replace("@NUMBERS@", "\n        ".join(numbers))
-        made = made.replace("@YIELD@", "\n    ".join(ending if parts else ["yield from groups.values()"]))
+        made = _TOGETHER.strip().replace("@CAPTURABLE@", takes)
+        made = made.replace("@ALIKE@", " and, if it matters, step" if numbers else "")
+        made = made.replace("    @NUMBERS@\n", "".join(f"    {line}\n" for line in numbers))
+        made = made.replace("@YIELD@", "yield from _blocks(group)" if parts else "yield group")
         return [made, *([_BLOCKS.strip()] if parts else [])]
 
 
 def _live_writer(script: Script) -> TorchWriter:
     return TorchWriter(script, live_numbers(script))
+
+
+def _numbers_first(script: Script) -> tuple[Slot, ...]:
+    return tuple(sorted(script.slots, key=lambda slot: slot.kind is not Kind.HOST))
 
 
 def _is_another(slot: Slot, writer: TorchWriter) -> bool:

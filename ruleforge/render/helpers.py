@@ -52,6 +52,12 @@ def _as_real(x: Tensor) -> Tensor:
     """Complex numbers as pairs of real ones, in the same memory."""
     return torch.view_as_real(x) if x.is_complex() else x
 ''',
+    "_take_back": '''
+def _take_back(overflow: Tensor, written: list[Tensor], before: list[Tensor]) -> None:
+    """Undo a step with an overflow, without waiting for the device to say whether."""
+    for x, old in zip(written, before, strict=True):
+        x.copy_(torch.where(overflow.to(x.device) != 0, old, x))
+''',
     "_number": '''
 def _number(x: Tensor, capturable: bool) -> float | Tensor:
     """A number, or a copy as a tensor where the device must not be waited for."""
@@ -112,11 +118,15 @@ def _sign(x: Tensor) -> Tensor:
     """Sign of x; NaN stays NaN, which torch.sign would turn into 0."""
     return torch.where(torch.isnan(x), x, torch.sign(x))
 ''',
-    "_sign_": '''
-def _sign_(x: Tensor) -> Tensor:
-    """The same in place: twice this factor brings the least number above 1."""
-    factor = 1 / torch.finfo(x.dtype).tiny
-    return x.mul_(factor).mul_(factor).clamp_(-1, 1)
+    "_signs_": '''
+def _signs_(xs: list[Tensor]) -> None:
+    """Signs in place, NaN kept. A number of float32 or wider that is below the normal ones
+    becomes less than 1, that is, almost nothing."""
+    dtype = xs[0].dtype
+    for _ in range(2 if dtype is torch.float16 else 1):
+        torch._foreach_mul_(xs, 1 / torch.finfo(dtype).tiny)
+    for x in xs:
+        x.clamp_(-1, 1)
 ''',
     "_cbrt": '''
 def _cbrt(x: Tensor) -> Tensor:
@@ -141,8 +151,8 @@ def _where(c: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
 def _mask(holds: Tensor | bool, a: Tensor | float, b: Tensor | float) -> Tensor:
     """1 where a comparison of a and b holds, else 0; NaN where either is NaN."""
     unknown = torch.isnan(torch.as_tensor(a)) | torch.isnan(torch.as_tensor(b))
-    mask = torch.as_tensor(holds).to(torch.result_type(a, b))
-    return mask.masked_fill(unknown, torch.nan)
+    like = max((x for x in (a, b) if isinstance(x, Tensor)), key=Tensor.dim)
+    return torch.as_tensor(holds).to(like.dtype).masked_fill(unknown, torch.nan)
 ''',
     **{name: _torch_compare(name, symbol) for name, symbol in _COMPARE.items()},
     "_mean": '''

@@ -157,6 +157,19 @@ def temporary_name(item: Expr, names: Mapping[Expr, str], denominators: set[Expr
     return {"sqrt": "root", "sign": "direction", "orthogonalize": "ortho"}.get(item.op, "part")
 
 
+def number_name(item: Expr, names: Mapping[Expr, str]) -> str:
+    """A wish for the name of a host number that has none: `bias_correction2_sqrt`, `scaled_eps`."""
+    wish = temporary_name(item, names, set())
+    hypers = [names[arg] for arg in item.args if arg.op == "hyper"]
+    if item.op == "sqrt" and _bias_correction(item.args[0], names):
+        return f"{_bias_correction(item.args[0], names)}_sqrt"
+    if len(hypers) == 1 and item.op == "mul":
+        return f"scaled_{hypers[0]}"
+    if len(hypers) == 1 and item.op == "sub" and item.args[0] is ONE:
+        return f"one_minus_{hypers[0]}"
+    return "number" if wish == "part" else wish
+
+
 def _bias_correction(item: Expr, names: Mapping[Expr, str]) -> str:
     """torch's name of `1 - beta ** t`."""
     if item.op == "sub" and item.args[0] is ONE and item.args[1].op == "pow":

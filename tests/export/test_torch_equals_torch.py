@@ -80,5 +80,5 @@ def test_states_carry_torchs_names(tmp_path: Path) -> None:
         assert set(optimizer.state[p]) == set(theirs.state[p])
     lion = load_class(KNOWN["lion"].rule, tmp_path)([p])
     lion.step()
-    assert set(lion.state[p]) == {"step", "exp_avg"}
+    assert set(lion.state[p]) == {"exp_avg"}
     assert np.isclose(lion.state[p]["exp_avg"].numpy(), 0.01).all()
