@@ -1,8 +1,8 @@
 """`make gpu-check`: is this GPU right, and how fast is it?
 
-Three parts, ten minutes at most: every op and all known rules against the definition; lane-steps a second
-of the update plane, the gradient plane and both, by number of lanes and by mode; a search with
-`search_configs/gpu.toml`. Prints tables and writes all figures as JSON.
+Four parts, eleven minutes at most: every op and all known rules against the definition; the fused kernels of
+exported optimizers; lane-steps a second of the update plane, the gradient plane and both, by number of lanes
+and by mode; a search with `search_configs/gpu.toml`. Prints tables and writes all figures as JSON.
 
 `--dry-run` walks through the same code at a tiny size in Triton's interpreter on a machine without a GPU,
 to test the check itself; its times mean nothing and are not printed.
@@ -55,6 +55,11 @@ def _check(found: Path, *, dry: bool, searches: bool) -> int:
     _title(f"Correctness on {report['device']['name']}, against the definition")
     report["correctness"] = correctness(dry=dry)
     ok = not report["correctness"]["wrong"]
+    from ruleforge.app.gpu_exports import exported_kernels
+
+    _title("Exported optimizers with fused=True")
+    report["exported"] = exported_kernels(dry=dry)
+    ok &= not report["exported"]["wrong"]
     _title("Update plane: 2,410 weights a lane")
     report["update_plane"] = update_plane(dry=dry)
     _title("Gradient plane, and whole steps with different rules")

@@ -7,8 +7,6 @@ function, the two ways to step (tensor by tensor, and over lists in foreach oper
 
 from __future__ import annotations
 
-import builtins
-import keyword
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +25,7 @@ from ruleforge.export.foreach_numbers import Foreach
 from ruleforge.export.lines import WIDTH, float_literal, indented, wrapped
 from ruleforge.export.pure import Pure, pure_function
 from ruleforge.export.safety import check_class_name, check_names, class_name_for, plain_lines, snake
+from ruleforge.export.scope import RESERVED
 from ruleforge.export.torch_class import class_lines
 from ruleforge.export.triton import why_not_fused
 from ruleforge.render.base import ATOM
@@ -40,17 +39,6 @@ STATE_VERSION = 2
 """Of the layout of exported states; raised when old ones can no longer be read."""
 
 _DOC = WIDTH - 4
-_SCOPE = """
-    torch importlib math Tensor Optimizer ParamsT Any Callable Iterator annotations params grads states state
-    grad w g t lr lr0 progress is_matrix weight_decay maximize total_steps self group closure loss step steps
-    p param
-    defaults foreach capturable differentiable state_dtype fused initial_lr l O I low high value name decayed
-    i x y z change lists part plain options compiling found rule version keys places key kept row
-    columns compress RANGES RULE VERSION STATES OPTIONS HALF PLAIN BLOCK _rule _numbers
-    _together _blocks _pieces
-""".split()
-_RESERVED = frozenset({*_SCOPE, *keyword.kwlist, *keyword.softkwlist, *dir(builtins), *TORCH_HELPERS})
-
 _BLOCK = """
 # Tensors on a CPU are stepped in parts of this many weights, which stay in its cache:
 # memory is read and written once a step, not once an operation.
@@ -172,9 +160,7 @@ class _File:
         longest = max([24, *(min(len(name), MAX_NAME) for name in written)])
 
         def script_of(text: RuleText) -> Script:
-            return make_script(
-                text, Plan("torch", _RESERVED | {self.name}, WIDTH - 8 - longest, _live_writer)
-            )
+            return make_script(text, Plan("torch", RESERVED | {self.name}, WIDTH - 8 - longest, _live_writer))
 
         self.script = script_of(self.text)
         lists = script_of(with_fewer_passes(self.script))

@@ -147,6 +147,7 @@ def _step_group(self, group: dict[str, Any]) -> None:
     waits = differentiable or not capturable
     if overflow is not None and waits and overflow.item():
         return
+@FUSED@
     lr = group["lr"]
     if isinstance(lr, Tensor):
         lr = lr.reshape(()).double() if capturable or differentiable else lr.item()
@@ -194,15 +195,15 @@ def _step_group(self, group: dict[str, Any]) -> None:
 @KEEP@'''
 
 _COLUMNS = """        # The fused kernel sees to its own, and leaves what it does not write.
-        columns = lists[{first}:{last}] if group["fused"] else {every}"""
-_CALL_FUSED = """    if group["fused"]:
+        columns = lists[2:{last}] if fused else {every}"""
+_CALL_FUSED = """    if fused:
         for part in _together(*lists@TOGETHER@):
             _kernels().step(
                 *part,
                 lr=lr,
                 capturable=capturable,
-                scale=scale,
-                overflow=None if waits else overflow,
+                grad_scale=scale,
+                found_inf=None if waits else overflow,
                 **options,
             )
 """
@@ -280,8 +281,7 @@ def class_lines(
     hosts = any(slot.kind is Kind.HOST for slot in slots)
     fuses = not why_not_fused
     together = ", capturable=capturable" if counts or hosts else ""
-    first = lists.index("steps") if counts else len(lists)
-    last = first + counts + sum(slot.kind is Kind.HOST for slot in slots)
+    last = 2 + counts + sum(slot.kind is Kind.HOST for slot in slots)
     everything = "[lists[0], *lists[2:]]"
     fill = {
         "CLASS": name,
@@ -298,9 +298,10 @@ def class_lines(
         "FUSES": _FUSES.rstrip("\n") if fuses else _NO_FUSES.rstrip("\n").replace("@WHY@", why_not_fused),
         "CALL_FUSED": _CALL_FUSED.rstrip("\n").replace("@TOGETHER@", together) if fuses else "",
         "ELSE": "el" if fuses else "",
-        "UNFUSED": ' and not group["fused"]' if fuses else "",
+        "UNFUSED": " and not fused" if fuses else "",
+        "FUSED": '    fused = group["fused"] and not compiling' if fuses else "",
         "WRITTEN": "columns" if fuses else everything,
-        "COLUMNS": _COLUMNS.format(first=2, last=last, every=everything) if fuses else "",
+        "COLUMNS": _COLUMNS.format(last=last, every=everything) if fuses else "",
         "KEEP": _keep(slots, lists),
         "PARAMETERS": "\n".join(f"    {n}: list[Tensor]," for n in lists),
         "DTYPES": _DTYPES if kept else "",

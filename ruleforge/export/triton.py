@@ -8,8 +8,6 @@ matrices, have no such kernel.
 
 from __future__ import annotations
 
-import builtins
-import keyword
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -22,19 +20,12 @@ from ruleforge.core.text import RuleText
 from ruleforge.errors import ExportError
 from ruleforge.export.lines import WIDTH, indented, wrapped
 from ruleforge.export.safety import check_class_name, check_names, class_name_for, plain_lines
+from ruleforge.export.scope import RESERVED
 from ruleforge.render.helpers import TORCH_HELPERS, with_needed
 from ruleforge.render.python import TorchWriter, live_numbers
 from ruleforge.render.script import Plan, Script, Slot, make_script
 from ruleforge.render.triton import TritonWriter, triton_helpers
 from ruleforge.render.unicode import formula
-
-_SCOPE = """
-    torch triton tl os math lru_cache Any Tensor annotations params grads steps g w t lr lr0 progress
-    weight_decay maximize capturable total_steps scale overflow addresses tensors starts sizes live row size i
-    inside place at MANY LIVE SCALED MAXIMIZE DECAYS BLOCK step many alone layout numbers one dense old number
-    a b c x y z p self given values
-""".split()
-_RESERVED = frozenset({*_SCOPE, *keyword.kwlist, *keyword.softkwlist, *dir(builtins), *TORCH_HELPERS})
 
 
 def why_not_fused(rule: Rule) -> str:
@@ -74,7 +65,7 @@ def export_triton(
         raise ExportError(
             f"{reason}, so there is no fused kernel", hint="export it --to torch, without fused"
         )
-    script = make_script(text, Plan("torch", _RESERVED, 56, TritonWriter))
+    script = make_script(text, Plan("torch", RESERVED | {name}, 56, TritonWriter))
     return _File(text, name, script, provenance or {}).source()
 
 
@@ -127,21 +118,26 @@ class _File:
         lines += ["    row = tl.load(tensors + place)", "    place = tl.load(starts + place)"]
         lines += ["    size = tl.load(sizes + row)", f"    at = addresses + row * {columns}"]
         lines += [f"    {x} = tl.load(at + {n}).to({x}.dtype)" for n, x in enumerate(pointers)]
-        lines += ["i = place.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)", "inside = i < size"]
+        lines += ["i = place.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)", *(f"{x} += i" for x in pointers)]
+        lines += ["if WIDE:", "    size = tl.multiple_of(size, 16)"]
+        lines += [f"    {x} = tl.multiple_of({x}, 16)" for x in pointers]
+        lines += ["inside = i < size"]
         lines += ["if LIVE:"]
         lines += [f"    {x} = tl.load(live + row * {len(live)} + {n})" for n, x in enumerate(live)]
-        lines += ["w = tl.load(p + i, inside, other=0).to(tl.float32)"]
+        lines += [f"{x} = tl.full((BLOCK,), {x}, tl.float32)" for x in self.writer.blocks]
+        lines += ["w = tl.load(p, inside, other=0).to(tl.float32)"]
         if "grad" in pointers:
-            lines += ["g = tl.load(grad + i, inside, other=0).to(tl.float32)"]
-        lines += [f"{x} = tl.load({at} + i, inside, other=0).to(tl.float32)" for x, at in states.items()]
-        lines += ["if SCALED:", "    inside = inside & (tl.load(overflow) == 0)"]
+            lines += ["g = tl.load(grad, inside, other=0).to(tl.float32)"]
+        lines += [f"{x} = tl.load({at}, inside, other=0).to(tl.float32)" for x, at in states.items()]
+        block = "tl.full((BLOCK,), tl.load({}), tl.float32)"
+        lines += ["if SCALED:", f"    inside = inside & ({block.format('found_inf')} == 0)"]
         if "grad" in pointers:
-            lines += ["    g = tl.div_rn(g, tl.load(scale))", "if MAXIMIZE:", "    g = -g"]
+            lines += [f"    g = tl.div_rn(g, {block.format('grad_scale')})", "if MAXIMIZE:", "    g = -g"]
         lines += [*self.body, "if DECAYS:", "    update = update + weight_decay * w"]
-        lines += ["tl.store(p + i, w - lr * update, inside)"]
-        lines += [f"tl.store({at} + i, {x}, inside)" for x, at in states.items()]
+        lines += ["tl.store(p, w - lr * update, inside)"]
+        lines += [f"tl.store({at}, {x}, inside)" for x, at in states.items()]
         fixed = [self.writer.numbers[item] for item in self.fixed]
-        flags = ["MANY", "LIVE", "SCALED", "MAXIMIZE", "DECAYS", "BLOCK"]
+        flags = ["MANY", "WIDE", "LIVE", "SCALED", "MAXIMIZE", "DECAYS", "BLOCK"]
         arguments = [
             *pointers,
             "row",
@@ -151,8 +147,8 @@ class _File:
             "starts",
             "sizes",
             "live",
-            "scale",
-            "overflow",
+            "grad_scale",
+            "found_inf",
         ]
         return "\n".join(
             [
@@ -227,7 +223,9 @@ class _File:
             ]
             lines += ["    for n, state in enumerate(states):"]
             lines += ["        state.copy_(new[n] if capturable else torch.as_tensor(new))"]
-        lines += ["_launch(columns, (lr, *live), fixed, weight_decay, maximize, capturable, scale, overflow)"]
+        lines += [
+            "_launch(columns, (lr, *live), fixed, weight_decay, maximize, capturable, grad_scale, found_inf)"
+        ]
         return "\n".join(
             [
                 "def step(",
@@ -237,12 +235,12 @@ class _File:
                 "    weight_decay: float,",
                 "    maximize: bool,",
                 "    capturable: bool,",
-                "    scale: Tensor | None,",
-                "    overflow: Tensor | None,",
+                "    grad_scale: Tensor | None,",
+                "    found_inf: Tensor | None,",
                 ") -> None:",
                 '    """Step all tensors of one device and dtype, with states that stand at the same step.',
                 "",
-                "    With `overflow`, of torch.amp.GradScaler, nothing changes where it is not 0.",
+                "    With `found_inf`, of torch.amp.GradScaler, nothing changes where it is not 0.",
                 '    """',
                 *indented(lines),
             ]
@@ -334,40 +332,54 @@ def _launch(
     weight_decay: float,
     maximize: bool,
     capturable: bool,
-    scale: Tensor | None,
-    overflow: Tensor | None,
+    grad_scale: Tensor | None,
+    found_inf: Tensor | None,
 ) -> None:
-    """One launch for all tensors; while a CUDA graph is captured, one for each of them."""
+    """Two launches at most: what lies in memory as wide words need it, and the rest.
+
+    While a CUDA graph is captured, tensors are launched one by one: no table of addresses
+    can be sent then.
+    """
     first = [column[0] for column in columns]
     device = first[0].device
-    sizes = tuple(p.numel() for p in columns[0])
     table = first[0]  # stands for what the kernel does not read
     if capturable:
-        zeros = torch.zeros(len(sizes), dtype=torch.float64, device=device)
+        zeros = torch.zeros(len(columns[0]), dtype=torch.float64, device=device)
         table = torch.stack([zeros + x for x in live], 1).float()
         live = (0.0,) * len(live)
     numbers = [float(x) for x in (*live, *fixed, weight_decay)]
-    one = torch.ones((), device=device) if overflow is not None else table
-    scaling = [one if x is None else x.to(device) for x in (scale, overflow)]
+    scaled = grad_scale is not None or found_inf is not None
+    given = zip((grad_scale, found_inf), (torch.ones, torch.zeros), strict=True)
+    scaling = [table] * 2
+    if scaled:
+        scaling = [new((), device=device) if x is None else x.to(device) for x, new in given]
     flags: dict[str, Any] = {
         "LIVE": capturable,
-        "SCALED": overflow is not None,
+        "SCALED": scaled,
         "MAXIMIZE": maximize,
         "DECAYS": weight_decay != 0,
         "BLOCK": SIZE,
     }
+    rows = list(zip(*columns, strict=True))
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        for n, row in enumerate(zip(*columns, strict=True)):
-            blocks = -(-sizes[n] // SIZE)
+        for n, row in enumerate(rows):
+            size = row[0].numel()
             rest = [table] * 5 + scaling + numbers
-            if blocks:
-                _kernel[(blocks,)](*row, n, sizes[n], *rest, MANY=False, **flags)
+            if size:
+                _kernel[(-(-size // SIZE),)](*row, n, size, *rest, MANY=False, WIDE=False, **flags)
         return
-    tensors, starts, every = _layout(sizes, device)
-    if len(tensors):
-        places = tuple(x.data_ptr() for row in zip(*columns, strict=True) for x in row)
-        rest = [_addresses(places, device), tensors, starts, every, table, *scaling]
-        _kernel[(len(tensors),)](*first, 0, 0, *rest, *numbers, MANY=True, **flags)
+    places = tuple(x.data_ptr() for row in rows for x in row)
+    every = [row[0].numel() for row in rows]
+    wide = [
+        size % 16 == 0 and not any(x.data_ptr() % 16 for x in row)
+        for row, size in zip(rows, every, strict=True)
+    ]
+    for is_wide in set(wide):
+        sizes = tuple(size * (is_wide == each) for size, each in zip(every, wide, strict=True))
+        tensors, starts, ends = _layout(sizes, device)
+        rest = [_addresses(places, device), tensors, starts, ends, table, *scaling, *numbers]
+        if len(tensors):
+            _kernel[(len(tensors),)](*first, 0, 0, *rest, MANY=True, WIDE=is_wide, **flags)
 '''
 
 

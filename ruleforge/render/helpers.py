@@ -119,7 +119,7 @@ def _sign(x: Tensor) -> Tensor:
     return torch.where(torch.isnan(x), x, torch.sign(x))
 ''',
     "_signs_": '''
-def _signs_(xs: list[Tensor]) -> None:
+def _signs_(xs: list[Tensor] | tuple[Tensor, ...]) -> None:
     """Signs in place, NaN kept. A number of float32 or wider that is below the normal ones
     becomes less than 1, that is, almost nothing."""
     dtype = xs[0].dtype
@@ -151,7 +151,9 @@ def _where(c: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
 def _mask(holds: Tensor | bool, a: Tensor | float, b: Tensor | float) -> Tensor:
     """1 where a comparison of a and b holds, else 0; NaN where either is NaN."""
     unknown = torch.isnan(torch.as_tensor(a)) | torch.isnan(torch.as_tensor(b))
-    like = max((x for x in (a, b) if isinstance(x, Tensor)), key=Tensor.dim)
+    like: Any = b
+    if isinstance(a, Tensor) and not (isinstance(b, Tensor) and b.dim() > a.dim()):
+        like = a
     return torch.as_tensor(holds).to(like.dtype).masked_fill(unknown, torch.nan)
 ''',
     **{name: _torch_compare(name, symbol) for name, symbol in _COMPARE.items()},

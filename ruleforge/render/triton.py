@@ -86,6 +86,7 @@ class TritonWriter(PythonWriter):
 
     Attributes:
         numbers: the names of the numbers, by node, in the order in which they came up.
+        blocks: numbers that functions take, and that must be blocks therefore.
     """
 
     def __init__(self, script: Script) -> None:
@@ -93,15 +94,20 @@ class TritonWriter(PythonWriter):
         self.script = script
         self.taken = set(script.names.values())
         self.numbers: dict[Expr, str] = {}
+        self.blocks: dict[str, None] = {}
+
+    def _is_number(self, item: Expr) -> bool:
+        return self.script.kinds[item] is Kind.HOST
 
     def held(self, item: Expr) -> tuple[str, int]:
-        if self.script.kinds[item] is Kind.HOST:
+        if self._is_number(item):
             return self.number(item), ATOM
         return super().held(item)
 
     def _spelled(self, item: Expr) -> tuple[str, int]:
         """Constants are written out in arithmetic; functions of ours take them as numbers with a name."""
         if item.op not in _LITERAL:
+            self.blocks |= {self.number(arg): None for arg in item.args if self._is_number(arg)}
             return super()._spelled(item)
         literals = {arg: repr(arg.number) for arg in item.args if arg.op == "const"}
         kept, self.numbers = self.numbers, {**literals, **self.numbers}

@@ -14,6 +14,7 @@ ENTRIES = [
     ("adam", "torch"),
     ("cautious_lion", "torch"),
     ("rprop", "torch"),
+    ("adam", "triton"),
     ("lion", "latex"),
     ("adam", "latex"),
     ("lion", "json"),
@@ -22,7 +23,8 @@ ENTRIES = [
 
 @pytest.mark.parametrize(("name", "target"), ENTRIES)
 def test_exported_files_are_as_reviewed(name: str, target: str, golden_dir: Path) -> None:
-    path = golden_dir / "export" / f"{name}{TARGETS[target].suffix}"
+    stem = f"{name}_fused" if target == "triton" else name
+    path = golden_dir / "export" / f"{stem}{TARGETS[target].suffix}"
     made = export(KNOWN[name].rule, target)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -167,11 +167,16 @@ def _speed(found: Paired | None) -> str:
 @click.command()
 @click.argument("target")
 @click.option(
-    "--to", "to", default="torch", show_default=True, help="torch, optax, numpy, latex, sympy or json."
+    "--to",
+    "to",
+    default="torch",
+    show_default=True,
+    help="torch, triton, optax, numpy, latex, sympy or json.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File; default: print it.")
 @click.option("--class-name", default=None, help="Name of the class (torch, numpy, optax).")
 @click.option("--with-tests", is_flag=True, help="Write tests of the file beside it: test_FILE.")
+@click.option("--fused", is_flag=True, help="Write torch's fused kernel beside it: FILE_fused.py.")
 @click.option("--force", is_flag=True, help="Overwrite.")
 @json_option
 def export(
@@ -180,6 +185,7 @@ def export(
     output: Path | None,
     class_name: str | None,
     with_tests: bool,
+    fused: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -195,14 +201,17 @@ def export(
     options["class_name"] = class_name if class_name is not None else name_of_class(found, output)
     known = TARGETS[to].options if to in TARGETS else ()
     text = export_to(found.text, to, **{name: value for name, value in options.items() if name in known})
+    if fused and to != "torch":
+        raise ExportError("--fused is for torch", hint="leave out --to, or --fused")
     if output is None:
-        if with_tests:
-            raise ExportError("--with-tests writes beside a file, and none is named", hint="add -o FILE")
+        if with_tests or fused:
+            flag = "--with-tests" if with_tests else "--fused"
+            raise ExportError(f"{flag} writes beside a file, and none is named", hint="add -o FILE")
         if as_json:
             raise ExportError("--json tells about a written file, and none is named", hint="add -o FILE")
         say(text.rstrip("\n"))
         return
-    tests, beside = None, output.with_name(f"test_{output.name}")
+    others: dict[str, tuple[Path, str]] = {}
     if with_tests:
         from ruleforge.app.recording import record
         from ruleforge.export.check_file import check_file
@@ -210,16 +219,22 @@ def export(
 
         name = options["class_name"] or class_name_for(found.text.doc)
         tests = check_file(to, output.stem, name, record(found.text))
+        others["tests"] = (output.with_name(f"test_{output.name}"), tests)
+    if fused:
+        given = {name: options[name] for name in ("provenance", "class_name")}
+        kernel = export_to(found.text, "triton", **given)
+        others["kernel"] = (output.with_name(f"{output.stem}_fused{output.suffix}"), kernel)
+    for beside, _ in others.values():
         if beside.exists() and not force:
             raise ExportError("exists already", file=str(beside), hint="choose another -o, or use --force")
     written = write(output, text, force=force)
-    if tests is not None:
-        write(beside, tests, force=force)
+    for beside, content in others.values():
+        write(beside, content, force=force)
     if as_json:
         record_of = {"file": str(written), "target": to, "name": found.name, "key": found.text.rule.key}
-        print_json(record_of | ({"tests": str(beside)} if tests is not None else {}))
+        print_json(record_of | {what: str(beside) for what, (beside, _) in others.items()})
     else:
-        remark(f"wrote {written}" + (f" and {beside}" if tests is not None else ""))
+        remark(f"wrote {' and '.join(str(path) for path in (written, *(p for p, _ in others.values())))}")
 
 
 def provenance_of(target: Target) -> dict[str, object]:

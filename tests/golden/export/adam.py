@@ -21,7 +21,9 @@ Written by ruleforge from the rule cc5152b75e37434644d2e04ac51c8c79:
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
+from itertools import compress
 from typing import Any
 
 import torch
@@ -32,16 +34,18 @@ __all__ = ["AdamRule"]
 
 # Which rule a state dict belongs to, and the version of its layout.
 RULE = "cc5152b75e37434644d2e04ac51c8c79"
-VERSION = 1
+VERSION = 2
 STATES = ("step", "exp_avg", "exp_avg_sq")
 OPTIONS = {
     "maximize": False,
     "foreach": None,
+    "fused": False,
     "capturable": False,
     "differentiable": False,
     "state_dtype": None,
 }
 HALF = (torch.float16, torch.bfloat16)
+PLAIN = (Tensor, torch.nn.Parameter)
 # Open intervals that the hyperparameters must lie in.
 RANGES = {
     "beta1": (0, 1),
@@ -115,11 +119,13 @@ def _numbers(
     t: Any,
     beta1: Any,
     beta2: Any,
+    eps: Any,
 ) -> tuple[Any, ...]:
     """What depends on the step, not on the tensors."""
-    bias_correction2 = 1 - beta2**t
+    root = (1 - beta2**t) ** 0.5
+    scaled_eps = eps * root
     bias_correction1 = 1 - beta1**t
-    return bias_correction2, bias_correction1
+    return scaled_eps, root, bias_correction1
 
 
 def _multi_tensor_adam_rule(
@@ -140,22 +146,22 @@ def _multi_tensor_adam_rule(
     """The same over lists of tensors; what is not needed any more is overwritten."""
     g = torch._foreach_neg(grads) if maximize else grads
     t = _one_for_all(steps, capturable)
-    bias_correction2, bias_correction1 = _columns(_numbers, t, beta1, beta2)
+    scaled_eps, root, bias_correction1 = _columns(_numbers, t, beta1, beta2, eps)
     torch._foreach_lerp_(exp_avg, g, 1 - beta1)
     torch._foreach_mul_(exp_avg_sq, beta2)
     torch._foreach_addcmul_(exp_avg_sq, g, g, 1 - beta2)
-    denom = torch._foreach_div(exp_avg_sq, bias_correction2)
-    torch._foreach_sqrt_(denom)
-    torch._foreach_add_(denom, eps)
+    denom = torch._foreach_sqrt(exp_avg_sq)
+    torch._foreach_add_(denom, scaled_eps)
     if weight_decay != 0:
         torch._foreach_mul_(params, 1 - lr * weight_decay)
     if capturable:
         update = torch._foreach_div(exp_avg, denom)
+        torch._foreach_mul_(update, root)
         torch._foreach_div_(update, bias_correction1)
         torch._foreach_mul_(update, lr)
         torch._foreach_sub_(params, update)
     else:
-        torch._foreach_addcdiv_(params, exp_avg, denom, -lr / bias_correction1)
+        torch._foreach_addcdiv_(params, exp_avg, denom, -lr * root / bias_correction1)
 
 
 class AdamRule(Optimizer):
@@ -170,6 +176,8 @@ class AdamRule(Optimizer):
         weight_decay: decoupled decay, outside the rule.
         maximize: move along the gradient instead of against it.
         foreach: step over lists of tensors, the fast way; by default where that works.
+        fused: step in one pass over memory, on a GPU; needs Triton, and the
+            file with the kernel beside this one.
         capturable: never wait for the device, so that steps can go into a CUDA graph.
         differentiable: let autograd see through the step.
         state_dtype: dtype of the states of half-precision parameters, such as
@@ -191,6 +199,7 @@ class AdamRule(Optimizer):
         *,
         maximize: bool = False,
         foreach: bool | None = None,
+        fused: bool = False,
         capturable: bool = False,
         differentiable: bool = False,
         state_dtype: torch.dtype | None = None,
@@ -203,6 +212,7 @@ class AdamRule(Optimizer):
             "weight_decay": weight_decay,
             "maximize": maximize,
             "foreach": foreach,
+            "fused": fused,
             "capturable": capturable,
             "differentiable": differentiable,
             "state_dtype": state_dtype,
@@ -229,6 +239,8 @@ class AdamRule(Optimizer):
             raise ValueError(f"Invalid weight_decay value: {group['weight_decay']}")
         if group["foreach"] and group["differentiable"]:
             raise ValueError("foreach and differentiable exclude each other")
+        if group["fused"] and (group["foreach"] or group["differentiable"]):
+            raise ValueError("fused excludes foreach and differentiable")
         for name, (low, high) in RANGES.items():
             if not low < group[name] < high:
                 raise ValueError(
@@ -265,6 +277,11 @@ class AdamRule(Optimizer):
                 kept = self._empty(name, p, group)
                 self.state[p][name] = kept.copy_(torch.as_tensor(value))
 
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether torch.amp.GradScaler leaves unscaling and skipping to us: no waiting then."""
+        return any(group["capturable"] for group in self.param_groups)
+
     def step(  # type: ignore[override]
         self,
         closure: Callable[[], float] | None = None,
@@ -295,20 +312,35 @@ class AdamRule(Optimizer):
         compiling = torch.compiler.is_compiling()
         capturable = group["capturable"] or compiling
         differentiable = group["differentiable"]
+        # Given by torch.amp.GradScaler; a step with an overflow must change nothing.
+        scale = getattr(self, "grad_scale", None)
+        overflow = getattr(self, "found_inf", None)
+        waits = differentiable or not capturable
+        if overflow is not None and waits and overflow.item():
+            return
+        fused = group["fused"] and not compiling
         lr = group["lr"]
         if isinstance(lr, Tensor):
             lr = lr.reshape(()).double() if capturable or differentiable else lr.item()
         foreach = group["foreach"]
         if foreach is None:
-            plain = all(type(p) in (Tensor, torch.nn.Parameter) for p in params)
+            plain = all(type(p) in PLAIN for p in params)
             foreach = plain and not differentiable
-        torch._foreach_add_(steps, 1)
         lists = [params, grads, steps, exp_avg, exp_avg_sq]
         if any(p.is_complex() for p in params):
             lists = [[_as_real(x) for x in column] for column in lists]
         dtype = group["state_dtype"]
-        if dtype is not None:
+        if dtype is not None and not fused:
             lists[1] = [g.to(dtype) if g.dtype in HALF else g for g in lists[1]]
+        if scale is not None and not fused:
+            lists[1] = [g / scale.to(g.device) for g in lists[1]]
+        written: list[Tensor] = []
+        if overflow is not None and not waits:
+            # The fused kernel sees to its own, and leaves what it does not write.
+            columns = lists[2:3] if fused else [lists[0], *lists[2:]]
+            written = [x for column in columns for x in column]
+        before = [x.clone() for x in written]
+        torch._foreach_add_(steps, 1)
         options = {
             "beta1": group["beta1"],
             "beta2": group["beta2"],
@@ -316,7 +348,17 @@ class AdamRule(Optimizer):
             "weight_decay": group["weight_decay"],
             "maximize": group["maximize"],
         }
-        if foreach and not compiling:
+        if fused:
+            for part in _together(*lists, capturable=capturable):
+                _kernels().step(
+                    *part,
+                    lr=lr,
+                    capturable=capturable,
+                    grad_scale=scale,
+                    found_inf=None if waits else overflow,
+                    **options,
+                )
+        elif foreach and not compiling:
             for part in _together(*lists, capturable=capturable):
                 _multi_tensor_adam_rule(
                     *part,
@@ -324,14 +366,16 @@ class AdamRule(Optimizer):
                     capturable=capturable,
                     **options,
                 )
-            return
-        _single_tensor_adam_rule(
-            *lists,
-            lr=lr,
-            capturable=capturable,
-            differentiable=differentiable,
-            **options,
-        )
+        else:
+            _single_tensor_adam_rule(
+                *lists,
+                lr=lr,
+                capturable=capturable,
+                differentiable=differentiable,
+                **options,
+            )
+        if overflow is not None:
+            _take_back(overflow, written, before)
         if differentiable:
             for i, p in enumerate(params):
                 self.state[p]["exp_avg"] = lists[3][i]
@@ -348,9 +392,10 @@ class AdamRule(Optimizer):
     ) -> None:
         """Fill the lists with parameters that have a gradient, and start their states."""
         for p in group["params"]:
-            if p.grad is None:
+            grad = p.grad
+            if grad is None:
                 continue
-            if p.grad.layout != torch.strided:
+            if grad.layout != torch.strided:
                 this = type(self).__name__
                 raise RuntimeError(f"{this} does not support sparse gradients")
             state = self.state[p]
@@ -358,7 +403,7 @@ class AdamRule(Optimizer):
                 for name in STATES:
                     state[name] = self._empty(name, p, group)
             params.append(p)
-            grads.append(p.grad)
+            grads.append(grad)
             steps.append(state["step"])
             exp_avg.append(state["exp_avg"])
             exp_avg_sq.append(state["exp_avg_sq"])
@@ -373,19 +418,19 @@ class AdamRule(Optimizer):
         return torch.zeros_like(like, dtype=dtype)
 
 
-def _together(
-    *columns: list[Tensor],
-    capturable: bool,
-) -> Iterator[list[list[Tensor]]]:
+def _together(*columns: list[Tensor], capturable: bool) -> Iterator[list[list[Tensor]]]:
     """Lists that step as one: alike in device and dtype and, if it matters, step."""
-    groups: dict[Any, list[list[Tensor]]] = {}
-    for row in zip(*columns, strict=True):
-        numbers = () if capturable else tuple(x.item() for x in row[2:3])
-        key = (row[0].device, row[0].dtype, *numbers)
-        group = groups.setdefault(key, [[] for _ in row])
-        for column, x in zip(group, row, strict=True):
-            column.append(x)
-    for group in groups.values():
+    keys: list[Any] = [(p.device, p.dtype) for p in columns[0]]
+    if not capturable:
+        numbers = zip(*columns[2:3], strict=True)
+        values = [tuple(x.item() for x in row) for row in numbers]
+        keys = list(zip(keys, values, strict=True))
+    kinds = list(dict.fromkeys(keys))
+    for kind in kinds:
+        group = list(columns)
+        if len(kinds) > 1:
+            chosen = [key == kind for key in keys]
+            group = [list(compress(column, chosen)) for column in columns]
         yield from _blocks(group)
 
 
@@ -411,19 +456,38 @@ def _blocks(columns: list[list[Tensor]]) -> Iterator[list[list[Tensor]]]:
 
 def _pieces(row: list[Tensor]) -> Iterator[list[Tensor]]:
     """Views of a parameter, its gradient and its states, cut alike where they are large."""
-    p, g, step, *states = row
-    tensors = [p, g, *states]
-    if p.numel() <= BLOCK or not all(x.is_contiguous() for x in tensors):
+    size = row[0].numel()
+    tensors = [x for x in row if x.numel() == size]
+    if size <= BLOCK or not all(x.is_contiguous() for x in tensors):
         yield row
         return
-    count = -(-p.numel() // BLOCK)
-    for views in zip(*(x.view(-1).chunk(count) for x in tensors), strict=True):
-        yield [views[0], views[1], step, *views[2:]]
+    count = -(-size // BLOCK)
+    views = [x.view(-1).chunk(count) if x.numel() == size else [x] * count for x in row]
+    for piece in zip(*views, strict=True):
+        yield list(piece)
+
+
+def _kernels() -> Any:
+    """The file with the fused kernel, which lies beside this one."""
+    name = f"{__name__}_fused"
+    try:
+        found: Any = importlib.import_module(name)
+    except ImportError as error:
+        raise RuntimeError(f"fused=True needs Triton and {name}.py: {error}") from error
+    if found.RULE != RULE:
+        raise RuntimeError(f"{name}.py is of rule {found.RULE}, not of {RULE}")
+    return found
 
 
 def _as_real(x: Tensor) -> Tensor:
     """Complex numbers as pairs of real ones, in the same memory."""
     return torch.view_as_real(x) if x.is_complex() else x
+
+
+def _take_back(overflow: Tensor, written: list[Tensor], before: list[Tensor]) -> None:
+    """Undo a step with an overflow, without waiting for the device to say whether."""
+    for x, old in zip(written, before, strict=True):
+        x.copy_(torch.where(overflow.to(x.device) != 0, old, x))
 
 
 def _number(x: Tensor, capturable: bool) -> float | Tensor:

@@ -29,6 +29,7 @@ Written by ruleforge from the rule 00afd22c9dffcf275c27da91af8bb977:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import compress
 from typing import Any
 
 import torch
@@ -39,16 +40,18 @@ __all__ = ["CautiousLion"]
 
 # Which rule a state dict belongs to, and the version of its layout.
 RULE = "00afd22c9dffcf275c27da91af8bb977"
-VERSION = 1
-STATES = ("step", "exp_avg")
+VERSION = 2
+STATES = ("exp_avg",)
 OPTIONS = {
     "maximize": False,
     "foreach": None,
+    "fused": False,
     "capturable": False,
     "differentiable": False,
     "state_dtype": None,
 }
 HALF = (torch.float16, torch.bfloat16)
+PLAIN = (Tensor, torch.nn.Parameter)
 # Open intervals that the hyperparameters must lie in.
 RANGES = {
     "beta1": (0, 1),
@@ -74,7 +77,6 @@ def _rule(
 def _single_tensor_cautious_lion(
     params: list[Tensor],
     grads: list[Tensor],
-    steps: list[Tensor],
     exp_avg: list[Tensor],
     *,
     lr: Any,
@@ -102,7 +104,6 @@ def _single_tensor_cautious_lion(
 def _multi_tensor_cautious_lion(
     params: list[Tensor],
     grads: list[Tensor],
-    steps: list[Tensor],
     exp_avg: list[Tensor],
     *,
     lr: Any,
@@ -115,7 +116,7 @@ def _multi_tensor_cautious_lion(
     """The same over lists of tensors; what is not needed any more is overwritten."""
     g = torch._foreach_neg(grads) if maximize else grads
     a = torch._foreach_lerp(g, exp_avg, beta1)
-    _each(_sign_, a)
+    _signs_(a)
     torch._foreach_lerp_(exp_avg, g, 1 - beta2)
     part_2 = torch._foreach_mul(a, g)
     mask = _each(lambda x: _greater(x, 0), part_2)
@@ -143,6 +144,7 @@ class CautiousLion(Optimizer):
         weight_decay: decoupled decay, outside the rule.
         maximize: move along the gradient instead of against it.
         foreach: step over lists of tensors, the fast way; by default where that works.
+        fused: step in one pass over memory, on a GPU; not for this rule.
         capturable: never wait for the device, so that steps can go into a CUDA graph.
         differentiable: let autograd see through the step.
         state_dtype: dtype of the states of half-precision parameters, such as
@@ -163,6 +165,7 @@ class CautiousLion(Optimizer):
         *,
         maximize: bool = False,
         foreach: bool | None = None,
+        fused: bool = False,
         capturable: bool = False,
         differentiable: bool = False,
         state_dtype: torch.dtype | None = None,
@@ -174,6 +177,7 @@ class CautiousLion(Optimizer):
             "weight_decay": weight_decay,
             "maximize": maximize,
             "foreach": foreach,
+            "fused": fused,
             "capturable": capturable,
             "differentiable": differentiable,
             "state_dtype": state_dtype,
@@ -200,6 +204,8 @@ class CautiousLion(Optimizer):
             raise ValueError(f"Invalid weight_decay value: {group['weight_decay']}")
         if group["foreach"] and group["differentiable"]:
             raise ValueError("foreach and differentiable exclude each other")
+        if group["fused"]:
+            raise ValueError("fused is not possible: the rule looks at whole tensors")
         for name, (low, high) in RANGES.items():
             if not low < group[name] < high:
                 raise ValueError(
@@ -236,6 +242,11 @@ class CautiousLion(Optimizer):
                 kept = self._empty(name, p, group)
                 self.state[p][name] = kept.copy_(torch.as_tensor(value))
 
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether torch.amp.GradScaler leaves unscaling and skipping to us: no waiting then."""
+        return any(group["capturable"] for group in self.param_groups)
+
     def step(  # type: ignore[override]
         self,
         closure: Callable[[], float] | None = None,
@@ -257,28 +268,38 @@ class CautiousLion(Optimizer):
     def _step_group(self, group: dict[str, Any]) -> None:
         params: list[Tensor] = []
         grads: list[Tensor] = []
-        steps: list[Tensor] = []
         exp_avg: list[Tensor] = []
-        self._init_group(group, params, grads, steps, exp_avg)
+        self._init_group(group, params, grads, exp_avg)
         if not params:
             return
         compiling = torch.compiler.is_compiling()
         capturable = group["capturable"] or compiling
         differentiable = group["differentiable"]
+        # Given by torch.amp.GradScaler; a step with an overflow must change nothing.
+        scale = getattr(self, "grad_scale", None)
+        overflow = getattr(self, "found_inf", None)
+        waits = differentiable or not capturable
+        if overflow is not None and waits and overflow.item():
+            return
         lr = group["lr"]
         if isinstance(lr, Tensor):
             lr = lr.reshape(()).double() if capturable or differentiable else lr.item()
         foreach = group["foreach"]
         if foreach is None:
-            plain = all(type(p) in (Tensor, torch.nn.Parameter) for p in params)
+            plain = all(type(p) in PLAIN for p in params)
             foreach = plain and not differentiable
-        torch._foreach_add_(steps, 1)
-        lists = [params, grads, steps, exp_avg]
+        lists = [params, grads, exp_avg]
         if any(p.is_complex() for p in params):
             lists = [[_as_real(x) for x in column] for column in lists]
         dtype = group["state_dtype"]
         if dtype is not None:
             lists[1] = [g.to(dtype) if g.dtype in HALF else g for g in lists[1]]
+        if scale is not None:
+            lists[1] = [g / scale.to(g.device) for g in lists[1]]
+        written: list[Tensor] = []
+        if overflow is not None and not waits:
+            written = [x for column in [lists[0], *lists[2:]] for x in column]
+        before = [x.clone() for x in written]
         options = {
             "beta1": group["beta1"],
             "beta2": group["beta2"],
@@ -286,38 +307,40 @@ class CautiousLion(Optimizer):
             "maximize": group["maximize"],
         }
         if foreach and not compiling:
-            for part in _together(*lists, capturable=capturable):
+            for part in _together(*lists):
                 _multi_tensor_cautious_lion(
                     *part,
                     lr=lr,
                     capturable=capturable,
                     **options,
                 )
-            return
-        _single_tensor_cautious_lion(
-            *lists,
-            lr=lr,
-            capturable=capturable,
-            differentiable=differentiable,
-            **options,
-        )
+        else:
+            _single_tensor_cautious_lion(
+                *lists,
+                lr=lr,
+                capturable=capturable,
+                differentiable=differentiable,
+                **options,
+            )
+        if overflow is not None:
+            _take_back(overflow, written, before)
         if differentiable:
             for i, p in enumerate(params):
-                self.state[p]["exp_avg"] = lists[3][i]
+                self.state[p]["exp_avg"] = lists[2][i]
 
     def _init_group(
         self,
         group: dict[str, Any],
         params: list[Tensor],
         grads: list[Tensor],
-        steps: list[Tensor],
         exp_avg: list[Tensor],
     ) -> None:
         """Fill the lists with parameters that have a gradient, and start their states."""
         for p in group["params"]:
-            if p.grad is None:
+            grad = p.grad
+            if grad is None:
                 continue
-            if p.grad.layout != torch.strided:
+            if grad.layout != torch.strided:
                 this = type(self).__name__
                 raise RuntimeError(f"{this} does not support sparse gradients")
             state = self.state[p]
@@ -325,37 +348,37 @@ class CautiousLion(Optimizer):
                 for name in STATES:
                     state[name] = self._empty(name, p, group)
             params.append(p)
-            grads.append(p.grad)
-            steps.append(state["step"])
+            grads.append(grad)
             exp_avg.append(state["exp_avg"])
 
     def _empty(self, name: str, p: Tensor, group: dict[str, Any]) -> Tensor:
         """A state as it is before it has a value: zeros of the right shape and dtype."""
-        device = p.device if group["capturable"] else "cpu"
-        if name == "step":
-            return torch.zeros((), device=device)
         like = _as_real(p.detach())
         dtype = group["state_dtype"] if like.dtype in HALF else None
         return torch.zeros_like(like, dtype=dtype)
 
 
-def _together(
-    *columns: list[Tensor],
-    capturable: bool,
-) -> Iterator[list[list[Tensor]]]:
-    """Lists that step as one: alike in device and dtype and, if it matters, step."""
-    groups: dict[Any, list[list[Tensor]]] = {}
-    for row in zip(*columns, strict=True):
-        key = (row[0].device, row[0].dtype)
-        group = groups.setdefault(key, [[] for _ in row])
-        for column, x in zip(group, row, strict=True):
-            column.append(x)
-    yield from groups.values()
+def _together(*columns: list[Tensor]) -> Iterator[list[list[Tensor]]]:
+    """Lists that step as one: alike in device and dtype."""
+    keys: list[Any] = [(p.device, p.dtype) for p in columns[0]]
+    kinds = list(dict.fromkeys(keys))
+    for kind in kinds:
+        group = list(columns)
+        if len(kinds) > 1:
+            chosen = [key == kind for key in keys]
+            group = [list(compress(column, chosen)) for column in columns]
+        yield group
 
 
 def _as_real(x: Tensor) -> Tensor:
     """Complex numbers as pairs of real ones, in the same memory."""
     return torch.view_as_real(x) if x.is_complex() else x
+
+
+def _take_back(overflow: Tensor, written: list[Tensor], before: list[Tensor]) -> None:
+    """Undo a step with an overflow, without waiting for the device to say whether."""
+    for x, old in zip(written, before, strict=True):
+        x.copy_(torch.where(overflow.to(x.device) != 0, old, x))
 
 
 def _each(op: Callable[..., Any], *args: Any) -> Any:
@@ -373,17 +396,23 @@ def _sign(x: Tensor) -> Tensor:
     return torch.where(torch.isnan(x), x, torch.sign(x))
 
 
-def _sign_(x: Tensor) -> Tensor:
-    """The same in place: twice this factor brings the least number above 1."""
-    factor = 1 / torch.finfo(x.dtype).tiny
-    return x.mul_(factor).mul_(factor).clamp_(-1, 1)
+def _signs_(xs: list[Tensor] | tuple[Tensor, ...]) -> None:
+    """Signs in place, NaN kept. A number of float32 or wider that is below the normal ones
+    becomes less than 1, that is, almost nothing."""
+    dtype = xs[0].dtype
+    for _ in range(2 if dtype is torch.float16 else 1):
+        torch._foreach_mul_(xs, 1 / torch.finfo(dtype).tiny)
+    for x in xs:
+        x.clamp_(-1, 1)
 
 
 def _mask(holds: Tensor | bool, a: Tensor | float, b: Tensor | float) -> Tensor:
     """1 where a comparison of a and b holds, else 0; NaN where either is NaN."""
     unknown = torch.isnan(torch.as_tensor(a)) | torch.isnan(torch.as_tensor(b))
-    mask = torch.as_tensor(holds).to(torch.result_type(a, b))
-    return mask.masked_fill(unknown, torch.nan)
+    like: Any = b
+    if isinstance(a, Tensor) and not (isinstance(b, Tensor) and b.dim() > a.dim()):
+        like = a
+    return torch.as_tensor(holds).to(like.dtype).masked_fill(unknown, torch.nan)
 
 
 def _greater(a: Tensor | float, b: Tensor | float) -> Tensor:

@@ -23,7 +23,9 @@ Written by ruleforge from the rule bec0fb424b6c5bc2099622e3061ca249:
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
+from itertools import compress
 from typing import Any
 
 import torch
@@ -34,16 +36,18 @@ __all__ = ["Lion"]
 
 # Which rule a state dict belongs to, and the version of its layout.
 RULE = "bec0fb424b6c5bc2099622e3061ca249"
-VERSION = 1
-STATES = ("step", "exp_avg")
+VERSION = 2
+STATES = ("exp_avg",)
 OPTIONS = {
     "maximize": False,
     "foreach": None,
+    "fused": False,
     "capturable": False,
     "differentiable": False,
     "state_dtype": None,
 }
 HALF = (torch.float16, torch.bfloat16)
+PLAIN = (Tensor, torch.nn.Parameter)
 # Open intervals that the hyperparameters must lie in.
 RANGES = {
     "beta1": (0, 1),
@@ -70,7 +74,6 @@ def _rule(
 def _single_tensor_lion(
     params: list[Tensor],
     grads: list[Tensor],
-    steps: list[Tensor],
     exp_avg: list[Tensor],
     *,
     lr: Any,
@@ -98,7 +101,6 @@ def _single_tensor_lion(
 def _multi_tensor_lion(
     params: list[Tensor],
     grads: list[Tensor],
-    steps: list[Tensor],
     exp_avg: list[Tensor],
     *,
     lr: Any,
@@ -111,7 +113,7 @@ def _multi_tensor_lion(
     """The same over lists of tensors; what is not needed any more is overwritten."""
     g = torch._foreach_neg(grads) if maximize else grads
     update = torch._foreach_lerp(g, exp_avg, beta1)
-    _each(_sign_, update)
+    _signs_(update)
     torch._foreach_lerp_(exp_avg, g, 1 - beta2)
     if weight_decay != 0:
         torch._foreach_mul_(params, 1 - lr * weight_decay)
@@ -133,6 +135,8 @@ class Lion(Optimizer):
         weight_decay: decoupled decay, outside the rule.
         maximize: move along the gradient instead of against it.
         foreach: step over lists of tensors, the fast way; by default where that works.
+        fused: step in one pass over memory, on a GPU; needs Triton, and the
+            file with the kernel beside this one.
         capturable: never wait for the device, so that steps can go into a CUDA graph.
         differentiable: let autograd see through the step.
         state_dtype: dtype of the states of half-precision parameters, such as
@@ -153,6 +157,7 @@ class Lion(Optimizer):
         *,
         maximize: bool = False,
         foreach: bool | None = None,
+        fused: bool = False,
         capturable: bool = False,
         differentiable: bool = False,
         state_dtype: torch.dtype | None = None,
@@ -164,6 +169,7 @@ class Lion(Optimizer):
             "weight_decay": weight_decay,
             "maximize": maximize,
             "foreach": foreach,
+            "fused": fused,
             "capturable": capturable,
             "differentiable": differentiable,
             "state_dtype": state_dtype,
@@ -190,6 +196,8 @@ class Lion(Optimizer):
             raise ValueError(f"Invalid weight_decay value: {group['weight_decay']}")
         if group["foreach"] and group["differentiable"]:
             raise ValueError("foreach and differentiable exclude each other")
+        if group["fused"] and (group["foreach"] or group["differentiable"]):
+            raise ValueError("fused excludes foreach and differentiable")
         for name, (low, high) in RANGES.items():
             if not low < group[name] < high:
                 raise ValueError(
@@ -226,6 +234,11 @@ class Lion(Optimizer):
                 kept = self._empty(name, p, group)
                 self.state[p][name] = kept.copy_(torch.as_tensor(value))
 
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether torch.amp.GradScaler leaves unscaling and skipping to us: no waiting then."""
+        return any(group["capturable"] for group in self.param_groups)
+
     def step(  # type: ignore[override]
         self,
         closure: Callable[[], float] | None = None,
@@ -247,67 +260,92 @@ class Lion(Optimizer):
     def _step_group(self, group: dict[str, Any]) -> None:
         params: list[Tensor] = []
         grads: list[Tensor] = []
-        steps: list[Tensor] = []
         exp_avg: list[Tensor] = []
-        self._init_group(group, params, grads, steps, exp_avg)
+        self._init_group(group, params, grads, exp_avg)
         if not params:
             return
         compiling = torch.compiler.is_compiling()
         capturable = group["capturable"] or compiling
         differentiable = group["differentiable"]
+        # Given by torch.amp.GradScaler; a step with an overflow must change nothing.
+        scale = getattr(self, "grad_scale", None)
+        overflow = getattr(self, "found_inf", None)
+        waits = differentiable or not capturable
+        if overflow is not None and waits and overflow.item():
+            return
+        fused = group["fused"] and not compiling
         lr = group["lr"]
         if isinstance(lr, Tensor):
             lr = lr.reshape(()).double() if capturable or differentiable else lr.item()
         foreach = group["foreach"]
         if foreach is None:
-            plain = all(type(p) in (Tensor, torch.nn.Parameter) for p in params)
+            plain = all(type(p) in PLAIN for p in params)
             foreach = plain and not differentiable
-        torch._foreach_add_(steps, 1)
-        lists = [params, grads, steps, exp_avg]
+        lists = [params, grads, exp_avg]
         if any(p.is_complex() for p in params):
             lists = [[_as_real(x) for x in column] for column in lists]
         dtype = group["state_dtype"]
-        if dtype is not None:
+        if dtype is not None and not fused:
             lists[1] = [g.to(dtype) if g.dtype in HALF else g for g in lists[1]]
+        if scale is not None and not fused:
+            lists[1] = [g / scale.to(g.device) for g in lists[1]]
+        written: list[Tensor] = []
+        if overflow is not None and not waits:
+            # The fused kernel sees to its own, and leaves what it does not write.
+            columns = lists[2:2] if fused else [lists[0], *lists[2:]]
+            written = [x for column in columns for x in column]
+        before = [x.clone() for x in written]
         options = {
             "beta1": group["beta1"],
             "beta2": group["beta2"],
             "weight_decay": group["weight_decay"],
             "maximize": group["maximize"],
         }
-        if foreach and not compiling:
-            for part in _together(*lists, capturable=capturable):
+        if fused:
+            for part in _together(*lists):
+                _kernels().step(
+                    *part,
+                    lr=lr,
+                    capturable=capturable,
+                    grad_scale=scale,
+                    found_inf=None if waits else overflow,
+                    **options,
+                )
+        elif foreach and not compiling:
+            for part in _together(*lists):
                 _multi_tensor_lion(
                     *part,
                     lr=lr,
                     capturable=capturable,
                     **options,
                 )
-            return
-        _single_tensor_lion(
-            *lists,
-            lr=lr,
-            capturable=capturable,
-            differentiable=differentiable,
-            **options,
-        )
+        else:
+            _single_tensor_lion(
+                *lists,
+                lr=lr,
+                capturable=capturable,
+                differentiable=differentiable,
+                **options,
+            )
+        if overflow is not None:
+            _take_back(overflow, written, before)
         if differentiable:
             for i, p in enumerate(params):
-                self.state[p]["exp_avg"] = lists[3][i]
+                self.state[p]["exp_avg"] = lists[2][i]
 
     def _init_group(
         self,
         group: dict[str, Any],
         params: list[Tensor],
         grads: list[Tensor],
-        steps: list[Tensor],
         exp_avg: list[Tensor],
     ) -> None:
         """Fill the lists with parameters that have a gradient, and start their states."""
         for p in group["params"]:
-            if p.grad is None:
+            grad = p.grad
+            if grad is None:
                 continue
-            if p.grad.layout != torch.strided:
+            if grad.layout != torch.strided:
                 this = type(self).__name__
                 raise RuntimeError(f"{this} does not support sparse gradients")
             state = self.state[p]
@@ -315,32 +353,25 @@ class Lion(Optimizer):
                 for name in STATES:
                     state[name] = self._empty(name, p, group)
             params.append(p)
-            grads.append(p.grad)
-            steps.append(state["step"])
+            grads.append(grad)
             exp_avg.append(state["exp_avg"])
 
     def _empty(self, name: str, p: Tensor, group: dict[str, Any]) -> Tensor:
         """A state as it is before it has a value: zeros of the right shape and dtype."""
-        device = p.device if group["capturable"] else "cpu"
-        if name == "step":
-            return torch.zeros((), device=device)
         like = _as_real(p.detach())
         dtype = group["state_dtype"] if like.dtype in HALF else None
         return torch.zeros_like(like, dtype=dtype)
 
 
-def _together(
-    *columns: list[Tensor],
-    capturable: bool,
-) -> Iterator[list[list[Tensor]]]:
-    """Lists that step as one: alike in device and dtype and, if it matters, step."""
-    groups: dict[Any, list[list[Tensor]]] = {}
-    for row in zip(*columns, strict=True):
-        key = (row[0].device, row[0].dtype)
-        group = groups.setdefault(key, [[] for _ in row])
-        for column, x in zip(group, row, strict=True):
-            column.append(x)
-    for group in groups.values():
+def _together(*columns: list[Tensor]) -> Iterator[list[list[Tensor]]]:
+    """Lists that step as one: alike in device and dtype."""
+    keys: list[Any] = [(p.device, p.dtype) for p in columns[0]]
+    kinds = list(dict.fromkeys(keys))
+    for kind in kinds:
+        group = list(columns)
+        if len(kinds) > 1:
+            chosen = [key == kind for key in keys]
+            group = [list(compress(column, chosen)) for column in columns]
         yield from _blocks(group)
 
 
@@ -366,14 +397,27 @@ def _blocks(columns: list[list[Tensor]]) -> Iterator[list[list[Tensor]]]:
 
 def _pieces(row: list[Tensor]) -> Iterator[list[Tensor]]:
     """Views of a parameter, its gradient and its states, cut alike where they are large."""
-    p, g, step, *states = row
-    tensors = [p, g, *states]
-    if p.numel() <= BLOCK or not all(x.is_contiguous() for x in tensors):
+    size = row[0].numel()
+    tensors = [x for x in row if x.numel() == size]
+    if size <= BLOCK or not all(x.is_contiguous() for x in tensors):
         yield row
         return
-    count = -(-p.numel() // BLOCK)
-    for views in zip(*(x.view(-1).chunk(count) for x in tensors), strict=True):
-        yield [views[0], views[1], step, *views[2:]]
+    count = -(-size // BLOCK)
+    views = [x.view(-1).chunk(count) if x.numel() == size else [x] * count for x in row]
+    for piece in zip(*views, strict=True):
+        yield list(piece)
+
+
+def _kernels() -> Any:
+    """The file with the fused kernel, which lies beside this one."""
+    name = f"{__name__}_fused"
+    try:
+        found: Any = importlib.import_module(name)
+    except ImportError as error:
+        raise RuntimeError(f"fused=True needs Triton and {name}.py: {error}") from error
+    if found.RULE != RULE:
+        raise RuntimeError(f"{name}.py is of rule {found.RULE}, not of {RULE}")
+    return found
 
 
 def _as_real(x: Tensor) -> Tensor:
@@ -381,14 +425,10 @@ def _as_real(x: Tensor) -> Tensor:
     return torch.view_as_real(x) if x.is_complex() else x
 
 
-def _each(op: Callable[..., Any], *args: Any) -> Any:
-    """An op on each tensor of lists; what is no list goes to each of them."""
-    lists = [arg for arg in args if isinstance(arg, list | tuple)]
-    if not lists:
-        return op(*args)
-    size = len(lists[0])
-    columns = [a if isinstance(a, list | tuple) else [a] * size for a in args]
-    return [op(*row) for row in zip(*columns, strict=True)]
+def _take_back(overflow: Tensor, written: list[Tensor], before: list[Tensor]) -> None:
+    """Undo a step with an overflow, without waiting for the device to say whether."""
+    for x, old in zip(written, before, strict=True):
+        x.copy_(torch.where(overflow.to(x.device) != 0, old, x))
 
 
 def _sign(x: Tensor) -> Tensor:
@@ -396,7 +436,11 @@ def _sign(x: Tensor) -> Tensor:
     return torch.where(torch.isnan(x), x, torch.sign(x))
 
 
-def _sign_(x: Tensor) -> Tensor:
-    """The same in place: twice this factor brings the least number above 1."""
-    factor = 1 / torch.finfo(x.dtype).tiny
-    return x.mul_(factor).mul_(factor).clamp_(-1, 1)
+def _signs_(xs: list[Tensor] | tuple[Tensor, ...]) -> None:
+    """Signs in place, NaN kept. A number of float32 or wider that is below the normal ones
+    becomes less than 1, that is, almost nothing."""
+    dtype = xs[0].dtype
+    for _ in range(2 if dtype is torch.float16 else 1):
+        torch._foreach_mul_(xs, 1 / torch.finfo(dtype).tiny)
+    for x in xs:
+        x.clamp_(-1, 1)
