@@ -36,9 +36,8 @@ def main() -> int:
     parser.add_argument("--parallel", nargs="*", default=["loky", "dask"], help="kinds of workers to kill")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument(
-        "--minutes", type=float, default=0, help="one long run instead, with a fault a minute"
-    )
+    parser.add_argument("--minutes", type=float, default=0, help="one long run instead, so long")
+    parser.add_argument("--every", type=float, default=60, help="seconds between its faults (default 60)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     given = parser.parse_args()
     layer = Path(os.environ.get("LD_PRELOAD", ""))
