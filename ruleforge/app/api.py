@@ -82,11 +82,11 @@ class Run:
     @property
     def result(self) -> dict[str, Any] | None:
         """What `ruleforge search --json` prints, wall times apart; None before the end."""
+        from ruleforge.app.final_record import final_record
         from ruleforge.store import Store
 
         with Store.open(self.path, readonly=True) as store:
-            final = store.results().get("final")
-        return dict(final) if final is not None else None
+            return final_record(store) or None
 
 
 # A rule as a caller may name it: an object, a known rule's name, a .rule file, a run folder, or RUN:ID.

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ruleforge.app.final_record import final_record
 from ruleforge.app.ranking import SPEEDUP
 from ruleforge.app.verdicts import carries_over
 from ruleforge.evaluate.statistics import geometric_mean
@@ -31,7 +32,7 @@ def run_record(folder: Path, compared: Record, suite: str | None) -> dict[str, A
         `leave_one_out`; None where the run has no final yet.
     """
     with Store.open(folder, readonly=True) as store:
-        final = store.results().get("final") or {}
+        final = final_record(store)
         champion = final.get("champion")
         if not champion:
             return None

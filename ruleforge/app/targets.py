@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from ruleforge.app.final_record import final_record
 from ruleforge.core.known import KNOWN, known
 from ruleforge.core.text import RuleText, load, parse
 from ruleforge.errors import InputError, StoreError
@@ -140,7 +141,7 @@ def champion_of(folder: Path) -> Target:
                 f"`ruleforge list {folder}` shows its rules so far",
             )
         # It is written simplified, so its text need not be that of the candidate it was found as.
-        champion = (store.results().get("final") or {}).get("champion") or {}
+        champion = final_record(store).get("champion") or {}
         return Target(folder.resolve().name, load(str(path)), "champion", folder, champion.get("id"))
 
 

@@ -144,7 +144,6 @@ def test_a_clock_that_jumps_changes_nothing(
     run_search(config(generations=2, budget="2h"), out=tmp_path / "timed", progress=QuietProgress())
     with Store.open(tmp_path / "timed", readonly=True) as store:
         assert store.counts()[0] == 2  # not ended by two hours that were none
-        assert len({began for began, _, _ in store.sessions()} | {store.meta["created_at"]}) == 2
     assert Leaping.looks > 5
 
 

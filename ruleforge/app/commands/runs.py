@@ -74,6 +74,7 @@ def _list_runs(results: Path | None, *, as_json: bool) -> None:
 
 def _list_run(run: str, top: int, *, as_json: bool) -> None:
     from ruleforge.app.display import print_json, print_table, say
+    from ruleforge.app.final_record import final_record
     from ruleforge.app.plain import format_ratio
     from ruleforge.app.ranking import rank
     from ruleforge.app.targets import require_run
@@ -82,7 +83,7 @@ def _list_run(run: str, top: int, *, as_json: bool) -> None:
     folder = require_run(run)
     with Store.open(folder, readonly=True) as store:
         ranked = rank(store)[:top]
-        final = store.results().get("final") or {}
+        final = final_record(store)
     judged = {each["id"]: each for each in final.get("front") or ()}
     records = [
         {

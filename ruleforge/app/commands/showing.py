@@ -87,11 +87,12 @@ def describe(target: Target) -> dict[str, Any]:
 
 def _in_run(target: Target) -> dict[str, Any]:
     """What the run says about a rule: evaluations, final standing, ancestors."""
+    from ruleforge.app.final_record import final_record
     from ruleforge.store import Store
 
     assert target.run is not None
     with Store.open(target.run, readonly=True) as store:
-        final = store.results().get("final") or {}
+        final = final_record(store)
         number = target.id
         judged = next((each for each in final.get("front") or () if each["id"] == number), None)
         # It goes with the text as it was published, which may differ by a factor from the candidate's.
