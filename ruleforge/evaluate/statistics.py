@@ -33,11 +33,11 @@ class Summary:
 
     Attributes:
         speedup: geometric mean over workloads, or None when nothing could be compared.
-        ci: 95 % interval of it, or None.
+        ci: interval of it, 95 % unless asked otherwise, or None.
         median, worst: over workloads.
         n_workloads: workloads that counted.
         ci_over: what the interval generalises over: "workloads" like these, or, of one workload, "seeds".
-        ci_here: 95 % interval over seeds for these very workloads and the settings chosen on them; None
+        ci_here: the same over seeds for these very workloads and the settings chosen on them; None
             with a single seed.
     """
 
@@ -61,16 +61,16 @@ def geometric_mean(values: list[float]) -> float | None:
     return math.exp(math.fsum(math.log(v) for v in values) / len(values)) if values else None
 
 
-def summarize(speedups: Mapping[str, Speedup]) -> Summary:
+def summarize(speedups: Mapping[str, Speedup], confidence: float = CONFIDENCE) -> Summary:
     """Aggregate one rule's speed-ups over workloads."""
     by_workload = [seed_means(s) for s in speedups.values() if s.log_ratios]
     if not by_workload:
         return Summary(None, None, None, None, 0)
     means = np.array([rows.mean() for rows in by_workload])
-    here = _exp(stratified_interval(by_workload))
+    here = _exp(stratified_interval(by_workload, confidence))
     one = len(means) == 1
     return Summary(
-        float(np.exp(means.mean())), here if one else _exp(t_interval(means)),
+        float(np.exp(means.mean())), here if one else _exp(t_interval(means, confidence)),
         float(np.exp(np.median(means))), float(np.exp(means.min())), len(means),
         "seeds" if one else "workloads", here,
     )  # fmt: skip
@@ -134,7 +134,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def stratified_interval(groups: Sequence[NDArray[np.float64]]) -> Interval | None:
+def stratified_interval(
+    groups: Sequence[NDArray[np.float64]], confidence: float = CONFIDENCE
+) -> Interval | None:
     """Interval of the mean of the groups' means, the groups being given and only their members drawn.
 
     Variances add up, and Satterthwaite's formula says how many degrees of freedom the sum has. None
@@ -150,7 +152,7 @@ def stratified_interval(groups: Sequence[NDArray[np.float64]]) -> Interval | Non
     if total == 0.0:
         return mean, mean
     freedom = total**2 / math.fsum(v**2 / df for v, df in variances)
-    half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(total) / len(known)
+    half = float(stdtrit(freedom, (1 + confidence) / 2)) * math.sqrt(total) / len(known)
     return mean - half, mean + half
 
 

@@ -1,13 +1,13 @@
 """From "exactly equal" to "as good, much shorter": the third pass, which trains what it proposes.
 
-Starting from the shortest equal rule, each round offers every cut (see `cuts`), looks at all of them with
-a small grid on few seeds, and tests those that look most alike on the whole grid and more seeds: paired
-with that equal rule, not with the version before, so that small losses cannot add up. (With the equal
-rule rather than the text as given, since that may be 0 / 0 where nothing moves.) A cut is taken when the
-95 % interval of its speed-up, over workloads and seeds, excludes a loss of more than the margin, and does
-not lie above 1 as a whole: what trains *faster* without a part is another rule. It is listed, and not
-taken. Of several cuts the one that risks least goes first. Then algebra tidies up, and the next round
-begins.
+Starting from the shortest equal rule, each round offers every cut (see `cuts`), glances at all of them on two
+seeds, and tests those that look most alike, a few at a time, until one passes: paired with that equal rule,
+not with the version before, so that small losses cannot add up. (With the equal rule rather than the
+text as given, since that may be 0 / 0 where nothing moves.) A cut is taken when the interval of its
+speed-up, over workloads and seeds, excludes a loss of more than the margin, and does not lie above 1 as a
+whole: what trains *faster* without a part is another rule. It is listed, and not taken. While that is open
+and no cut has passed, there are more seeds (`paired.decide`). Of several cuts the one that risks least goes
+first. Then algebra tidies up, and the next round begins.
 
 Every version on the way is confirmed at the end on workloads and seeds that chose nothing. The list runs
 from the rule as given to the first cut that costs something; the recommended version is its knee. What
@@ -23,18 +23,17 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ruleforge.core.text import RuleText
-from ruleforge.evaluate.evaluator import Protocol
 from ruleforge.evaluate.lanes import Plan
 from ruleforge.evaluate.workers import Workers
 from ruleforge.records import Json
 from ruleforge.simplify.cuts import Cut, cuts, weight
 from ruleforge.simplify.paired import (
-    LRS,
     MARGIN,
     PAIRED_SEED,
     SEEDS,
     Bench,
     Paired,
+    decide,
     own_targets,
     paired_protocol,
 )
@@ -46,10 +45,10 @@ Standing = Literal[
     "given", "equal", "equal up to a positive scale", "as good", "costs something", "another rule, faster"
 ]
 ENDS = ("costs something", "another rule, faster")
-SCREEN = Protocol(LRS[2:8], ("constant",), score_seeds=(PAIRED_SEED + 900, PAIRED_SEED + 901))
+GLANCE_SEEDS = (PAIRED_SEED + 900, PAIRED_SEED + 901)
 CONFIRM_SEED = PAIRED_SEED + 500
-SCREEN_SLACK = 0.1  # a screened cut may look this much worse and still be tested
-FINALISTS = 4  # cuts of a round that are tested in full
+GLANCE_SLACK = 0.1  # a cut may look this much worse at a glance and still be tested
+FINALISTS = 4  # cuts that are tested together
 ROUNDS = 24
 PLAN = Plan(chunk_lanes=36, score_lanes=FINALISTS + 1)  # few rules at a time: small chunks, little padding
 ALGEBRA_S = 5.0
@@ -143,9 +142,9 @@ def reduce_rule(
         rule: any rule.
         workloads: where cuts are chosen.
         confirm_on: where the versions are confirmed; the same ones, on other seeds, when empty.
-        seeds: scoring seeds a workload.
+        seeds: scoring seeds a workload at the first look; up to four times as many while a test is open.
         margin: largest loss of speed that counts as none.
-        time_limit_s: seconds after which no new round begins.
+        time_limit_s: seconds after which no new round begins, and no test gets more seeds.
         plan: execution plan of the trainings.
         workers: processes.
         say: told in one line what happens.
@@ -154,10 +153,7 @@ def reduce_rule(
     simplified = simplify(rule)
     plan, workers = plan or PLAN, workers or Workers()
     full = Bench(workloads, paired_protocol(seeds), plan=plan, workers=workers)
-    reduction = _Reduction(
-        simplified, full, Bench(workloads, SCREEN, plan, workers), margin, deadline, say,
-        notes=list(simplified.notes),
-    )  # fmt: skip
+    reduction = _Reduction(simplified, full, margin, deadline, say, notes=list(simplified.notes))
     reduction.run()
     fresh = Bench(confirm_on or workloads, paired_protocol(seeds, CONFIRM_SEED), plan=plan, workers=workers)
     return reduction.confirmed(fresh)
@@ -167,7 +163,6 @@ def reduce_rule(
 class _Reduction:
     simplified: Simplified
     full: Bench
-    screen: Bench
     margin: float
     deadline: float
     say: Callable[[str], None]
@@ -185,17 +180,21 @@ class _Reduction:
         if not given.rule.reads("g"):
             self.notes.append("no cut was tested: there is nothing to train by")
             return
-        if not any(own_targets(o).levels for o in self.full.outcomes([after])[0].values()):
+        if not any(own_targets(o).levels for o in self.full.outcome(after).values()):
             self.notes.append(
                 "the rule learns nothing on these workloads: what it could do without was not tested"
             )
             return
         for number in range(ROUNDS):
-            if time.monotonic() > self.deadline:
+            if self._is_late:
                 self.notes.append("stopped at the time limit; more time may find a shorter version")
                 return
             if not self._round(number + 1):
                 return
+
+    @property
+    def _is_late(self) -> bool:
+        return time.monotonic() > self.deadline
 
     @property
     def current(self) -> RuleText:
@@ -212,24 +211,32 @@ class _Reduction:
         if not offered:
             return False
         self.say(f"round {number}: {self.current.rule.nodes} nodes, {len(offered)} cuts")
-        looks = self.screen.compare(self.reference, [cut.text for cut in offered])
+        looks = self.full.glance(self.reference, [cut.text for cut in offered], GLANCE_SEEDS)
         ranked = sorted(zip(looks, offered, strict=True), key=lambda pair: _unlike(pair[0]))
         self.refused |= {c.text.rule.full_key for look, c in ranked if (look.speedup or 0.0) < 0.5}
-        chosen = [cut for look, cut in ranked if (look.speedup or 0.0) >= 1 - self.margin - SCREEN_SLACK]
-        chosen = chosen[:FINALISTS] or [ranked[0][1]]
-        tested = list(
-            zip(self.full.compare(self.reference, [cut.text for cut in chosen]), chosen, strict=True)
-        )
-        good = [(found, cut) for found, cut in tested if self._is_as_good(found)]
-        self.refused |= {c.text.rule.full_key for found, c in tested if not self._is_as_good(found)}
-        if good:
-            risk = max(good, key=lambda pair: (round(_low(pair[0]), 2), -pair[1].text.rule.nodes))
-            self._take(*risk)
-            return True
-        found, cut = min(tested, key=lambda pair: _unlike(pair[0]))
-        if found.speedup is not None:
-            standing: Standing = "another rule, faster" if found.verdict == "better" else "costs something"
-            self.versions.append(Version(cut.text, standing, cut.change, found))
+        likely = [cut for look, cut in ranked if (look.speedup or 0.0) >= 1 - self.margin - GLANCE_SLACK]
+        likely = likely or [ranked[0][1]]
+        tested: list[tuple[Paired, Cut]] = []
+        for at in range(0, len(likely), FINALISTS):
+            if tested and self._is_late:
+                self.notes.append("stopped at the time limit; more time may find a shorter version")
+                break
+            some = likely[at : at + FINALISTS]
+            found = decide(
+                self.full, self.reference, [cut.text for cut in some], self.margin,
+                enough=lambda each: self._is_late or any(map(self._is_as_good, each)), say=self.say,
+            )  # fmt: skip
+            tested += zip(found, some, strict=True)
+            good = [(each, cut) for each, cut in tested if self._is_as_good(each)]
+            if good:
+                risk = max(good, key=lambda pair: (round(_low(pair[0]), 2), -pair[1].text.rule.nodes))
+                self._take(*risk)
+                return True
+            self.refused |= {cut.text.rule.full_key for cut in some}
+        nearest, cut = min(tested, key=lambda pair: _unlike(pair[0]))
+        if nearest.speedup is not None:
+            standing: Standing = "another rule, faster" if nearest.verdict == "better" else "costs something"
+            self.versions.append(Version(cut.text, standing, cut.change, nearest))
         return False
 
     def _is_as_good(self, found: Paired) -> bool:
@@ -254,7 +261,10 @@ class _Reduction:
         trained = [i for i, version in enumerate(self.versions) if version.measured is not None]
         if trained:
             self.say(f"confirming {len(trained)} versions on {', '.join(w.name for w in fresh.workloads)}")
-            found = fresh.compare(self.reference, [self.versions[i].text for i in trained])
+            texts = [self.versions[i].text for i in trained]
+            found = decide(
+                fresh, self.reference, texts, self.margin, enough=lambda each: self._is_late, say=self.say
+            )
             for i, paired in zip(trained, found, strict=True):
                 self.versions[i] = replace(self.versions[i], confirmed=paired)
         kept = [
@@ -285,7 +295,7 @@ def _words(found: Paired) -> str:
     if found.speedup is None or found.ci is None:
         return "nothing could be compared"
     low, high = found.ci
-    where = f"{found.n_workloads} workloads, {found.n_seeds} seeds"
+    where = f"{found.n_workloads} workloads, {found.n_seeds} seeds, {100 * found.confidence:g} %"
     return f"×{found.speedup:.3f} [{low:.3f}, {high:.3f}] on {where}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,27 +15,12 @@ from ruleforge.evaluate.evaluator import Outcome
 from ruleforge.evaluate.lanes import LaneSpec, Plan, sample_steps
 from ruleforge.simplify import reduce as reduce_module
 from ruleforge.simplify.cuts import cuts, weight
-from ruleforge.simplify.paired import Bench, Paired
-from ruleforge.simplify.reduce import CONFIRM_SEED, SCREEN, Reduced, Version, _knee, reduce_rule
+from ruleforge.simplify.paired import LOOKS, Bench, Paired, paired_protocol
+from ruleforge.simplify.reduce import CONFIRM_SEED, GLANCE_SEEDS, Reduced, Version, _knee, reduce_rule
 from ruleforge.tasks import WORKLOADS, load_suite
 
 PLACES = [WORKLOADS["breast_cancer"].resized(steps=40)]
-ANCESTOR = """
-m: state = 0
-v: state = 0
-a = asin(clip(g, -1, 1))
-clipped = clip(m, -1, 1)
-b = sqrt(0.6270633339881897)
-c = sign(v)
-d = v - v
-m2 = 0.1 * a + 0.9 * v
-v = -0.1 * a + 1.1 * m2
-e = tanh(b)
-root = sqrt(m2 * m2)
-update = m2 / root
-squared = root * root
-m = cosh(update)
-"""
+ANCESTOR = (Path(__file__).parents[2] / "benchmarks" / "ancestor_of_lion.rule").read_text()
 
 
 # what is offered
@@ -92,17 +78,15 @@ def outcome(workload: str) -> Outcome:
 def judged(monkeypatch: pytest.MonkeyPatch, speed: Callable[[RuleText, Bench], float]) -> None:
     """Benches that train nothing: `speed` says how a variant does."""
 
-    def outcomes(self: Bench, rules: Sequence[RuleText], done: object = None) -> list[dict[str, Outcome]]:
-        return [{"x": outcome("x")} for _ in rules]
-
     def compare(
-        self: Bench, rule: RuleText, variants: Sequence[RuleText], done: object = None
+        self: Bench, rule: RuleText, variants: Sequence[RuleText], *_: Any, **__: Any
     ) -> list[Paired]:
         values = [speed(variant, self) for variant in variants]
         return [Paired(v, (v * 0.98, v * 1.02), None, {"x": v}, 1, 2) for v in values]
 
-    monkeypatch.setattr(Bench, "outcomes", outcomes)
+    monkeypatch.setattr(Bench, "outcome", lambda self, rule: {"x": outcome("x")})
     monkeypatch.setattr(Bench, "compare", compare)
+    monkeypatch.setattr(Bench, "glance", compare)
 
 
 def reads_sign_and_slow_state(text: RuleText, bench: Bench) -> float:
@@ -151,9 +135,9 @@ def test_cuts_are_held_against_the_equal_rule_not_the_text(monkeypatch: pytest.M
     judged(monkeypatch, lambda text, bench: 1.0)
     compare = Bench.compare
 
-    def recording(self: Bench, rule: RuleText, variants: Sequence[RuleText], done: object = None) -> Any:
+    def recording(self: Bench, rule: RuleText, variants: Sequence[RuleText], **given: Any) -> Any:
         asked.append(str(rule))
-        return compare(self, rule, variants)
+        return compare(self, rule, variants, **given)
 
     monkeypatch.setattr(Bench, "compare", recording)
     reduce_rule(parse("a = ema(g, 0.9)\nupdate = a / sqrt(a * a)"), PLACES)
@@ -172,12 +156,12 @@ def test_what_fresh_workloads_do_not_confirm_is_not_recommended(monkeypatch: pyt
 
 
 def test_seeds_of_choice_and_of_confirmation_are_apart() -> None:
-    from ruleforge.simplify.paired import paired_protocol
-
+    most = 64 * LOOKS[-1][0]
     sets = [
-        SCREEN.score_seeds,
-        paired_protocol(64).score_seeds,
-        paired_protocol(64, CONFIRM_SEED).score_seeds,
+        GLANCE_SEEDS,
+        paired_protocol(most).score_seeds,
+        paired_protocol(most, CONFIRM_SEED).score_seeds,
+        paired_protocol().tune_seeds,
     ]
     assert len({seed for seeds in sets for seed in seeds}) == sum(len(seeds) for seeds in sets)
 
