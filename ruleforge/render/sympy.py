@@ -20,6 +20,7 @@ from ruleforge.core.ops import OPS, TERMINALS
 from ruleforge.core.rule import Rule
 from ruleforge.core.text import RuleText
 from ruleforge.render.base import missing_ops
+from ruleforge.render.names import Names, state_names
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class SympyForm:
 def to_sympy(rule: Rule | RuleText) -> SympyForm:
     """The update and the recurrences over named symbols; slots behind sugar are spelled out.
 
+    States have the names of the text, or those of formulas: m an average of the gradient, v of its square.
     Symbols are real, hypers that lie above 0 and `t` positive. A comparison is 1 or 0 as a
     `Piecewise`; reductions are undefined functions `norm(x)`, `mean(x)`, … of what they reduce.
     """
@@ -50,11 +52,7 @@ def to_sympy(rule: Rule | RuleText) -> SympyForm:
     text = rule if isinstance(rule, RuleText) else name_rule(rule)
     graph = text.rule
     live = sorted(live_states(graph))
-    names = {i: text.states[i] if i < len(text.states) else f"s{i}" for i in live}
-    taken = {*text.hypers, *text.states, *TERMINALS}
-    for i in live:
-        while i >= len(text.states) and names[i] in taken:
-            names[i] += "_"
+    names = state_names(text, live, Names(frozenset({*text.hypers, *TERMINALS})), "maths")
     leaves: dict[Expr, Any] = {}
     for i, (name, hyper) in enumerate(zip(text.hypers, graph.hypers, strict=True)):
         leaves[ex.hyper(i)] = sp.Symbol(name, positive=True) if hyper.low >= 0 else sp.Symbol(name, real=True)

@@ -89,6 +89,15 @@ def test_symbols_say_what_is_known() -> None:
     assert form.symbols["g"].is_positive is None
 
 
+def test_states_are_named_as_in_formulas() -> None:
+    adam = to_sympy(KNOWN["adam"].rule)
+    assert {name: str(value) for name, value in adam.states.items()} == {
+        "m": "beta1*m + g*(1 - beta1)",
+        "v": "beta2*v + g**2*(1 - beta2)",
+    }
+    assert list(to_sympy(RuleText.parse("m: hyper(0, 1) = 0.5\nupdate = ema(g, m)")).states) != ["m"]
+
+
 def test_states_do_not_take_a_name_that_is_used() -> None:
     form = to_sympy(
         RuleText.parse("s0: hyper(0, 1) = 0.5\ns1: state = 1\ns1 = s1 * s0\nupdate = s1 * trace(g, s0)")
