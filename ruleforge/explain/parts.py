@@ -1,7 +1,8 @@
 """What each part of a rule does: the rule without it, and how far that changes behaviour or training.
 
 A part is a term that can be taken out and leave a rule: one side of a sum, product, quotient or choice,
-a function around its argument, an average around what it averages. Its *change* is the distance between
+a function around its argument, an average around what it averages; and a state that can be frozen, so that it
+keeps for ever what it held after the first step. Its *change* is the distance between
 both rules' answers on the streams, up to a positive factor; its *contribution* is how much slower the
 rule trains without it, paired over seeds and workloads, with an interval (`simplify.paired`).
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -125,6 +127,43 @@ def _removals(rule: Rule) -> Iterator[tuple[Expr, str, Expr | None, Expr, tuple[
             states = tuple(State(s.init, mapping[s.next]) for s in rule.states)
             place = item if gone is not item else None
             yield gone, action, place, mapping[rule.update], states
+    yield from _frozen(rule, recurrences)
+
+
+def _frozen(
+    rule: Rule, recurrences: dict[Expr, tuple[str, Expr]]
+) -> Iterator[tuple[Expr, str, None, Expr, tuple[State, ...]]]:
+    """Each state that is more than a memory of the last step, held at what it was after the first one.
+
+    A bias correction stays at its first value too.
+    """
+    for i, slot in enumerate(rule.states):
+        if not slot.next.args or rule.kinds[slot.next] is Kind.HOST:
+            continue
+        debiased = [
+            item
+            for item in ex.walk(rule.roots)
+            if item.args and item.args[0] is slot.next and _is_debiased(item, rule, recurrences)
+        ]
+        corrections = {item.args[1]: _at_first(item.args[1]) for item in debiased}
+
+        def held(
+            node: Expr, args: tuple[Expr, ...], i: int = i, slot: State = slot, corrections: Any = corrections
+        ) -> Expr:
+            if node is slot.next:
+                return ex.node("where", ex.leaf("first"), ex.with_args(node, args), ex.state(i))
+            return corrections[node] if node in corrections else ex.with_args(node, args)
+
+        mapping = ex.rebuild(rule.roots, held)
+        states = tuple(State(s.init, mapping[s.next]) for s in rule.states)
+        gone = debiased[0] if debiased else slot.next
+        yield gone, "held at its first value", None, mapping[rule.update], states
+
+
+def _at_first(item: Expr) -> Expr:
+    """The term with t = 1."""
+    one = ex.const(1.0)
+    return ex.rebuild([item], lambda node, args: one if node.op == "t" else ex.with_args(node, args))[item]
 
 
 def _replacer(item: Expr, stays: Expr) -> Callable[[Expr, tuple[Expr, ...]], Expr]:

@@ -194,6 +194,13 @@ def test_an_exported_champion_is_named_after_its_file_and_says_where_it_comes_fr
     assert "first" in source
 
 
+@pytest.mark.parametrize(
+    "options", [("--train", "held_out"), ("--train", "sealed"), ("--tasks", "digits_mlp,wine_layernorm")]
+)
+def test_parts_are_never_trained_on_what_is_kept_apart(run_cli: RunCli, options: tuple[str, str]) -> None:
+    refused(run_cli("explain", "adam", *options), "kept apart", "ruleforge compare")
+
+
 # Runs
 
 

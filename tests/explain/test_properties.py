@@ -11,6 +11,7 @@ from ruleforge.explain.parts import parts
 from ruleforge.explain.pictures import as_text, svg
 from ruleforge.explain.properties import Property, properties
 from ruleforge.explain.signals import answer, responses
+from ruleforge.explain.traces import make_inputs, run_settings
 
 
 def of(text: str) -> dict[str, Property]:
@@ -100,3 +101,26 @@ def test_parts_of_adam() -> None:
     assert root.without.rule.nodes == known("adam").rule.rule.nodes - 1
     eps = next(part for part in found.values() if part.term == "eps")
     assert eps.change is None, "without eps a gradient of zero is 0 / 0"
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("update = ema(g, 0.9)", "update = 0.1 * g"),
+        ("update = ema_hat(g, 0.9)", "update = g"),
+        ("m: state = 0\nupdate = sign(m)\nm = lerp(g, m, 0.9)", "update = sign(0.1 * prev(g))"),
+    ],
+)
+def test_a_frozen_state_keeps_what_it_held_after_the_first_step(text: str, written: str) -> None:
+    """Held against the value written down from the first gradient; an old value is read from step 2 on."""
+    found = {part.action: part.without.rule for part in parts(parse(text))}
+    inputs = make_inputs()
+    held, spelled = (
+        run_settings(rule, np.zeros((1, 0)), inputs)[0]
+        for rule in (found["held at its first value"], parse(written).rule)
+    )
+    at = 1 if "prev" in written else 0
+    np.testing.assert_allclose(
+        held[:, at:], np.repeat(spelled[:, at : at + 1], held.shape[1] - at, axis=1), rtol=1e-12
+    )
+    assert not held[:, :at].any()

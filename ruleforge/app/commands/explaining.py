@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     "--train",
     metavar="SUITE",
     default=None,
-    help="Also train it without each part, on this suite (search, validation, held_out).",
+    help="Also train it without each part, on this suite (search or validation).",
 )
 @click.option("--tasks", default=None, help="Train on these workloads, comma-separated.")
 @click.option(
@@ -50,7 +50,10 @@ def explain(
     found = resolve_target(target)
     if svg is not None:
         check_new(svg, suffix=".svg", force=force)
-    result = explain_rule(found.text, bench=_bench(train, tasks, seeds, worker_count(workers)))
+    bench = _bench(train, tasks, seeds, worker_count(workers))
+    if bench is not None:
+        remark(f"training it without each part on {', '.join(w.name for w in bench.workloads)}")
+    result = explain_rule(found.text, bench=bench)
     if svg is not None:
         write_new(svg, picture(result.responses, found.name), suffix=".svg", force=force)
     if as_json:
@@ -64,13 +67,34 @@ def explain(
 def _bench(train: str | None, tasks: str | None, seeds: int, workers: int) -> Bench | None:
     if train is None and tasks is None:
         return None
+    from ruleforge.app.display import remark
+    from ruleforge.backends import fastest_plane, prepare_plane
+    from ruleforge.errors import InputError
+    from ruleforge.evaluate.lanes import Plan
     from ruleforge.evaluate.workers import Workers
     from ruleforge.simplify.paired import Bench, paired_protocol
     from ruleforge.tasks import load_suite, load_workload
 
     names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
+    kept = [name for name in names or [train or ""] if _is_kept_apart(name)]
+    if kept:
+        raise InputError(
+            f"{', '.join(kept)}: kept apart, for whoever sees there which part of a rule counts "
+            "will choose by it",
+            hint="train on search or validation; `ruleforge compare` and the final report alone read it",
+        )
     workloads = [load_workload(name) for name in names] if names else list(load_suite(train or "search"))
-    return Bench(workloads, paired_protocol(seeds), workers=Workers(workers))
+    plan = Plan(update_plane=fastest_plane(remark))
+    prepare_plane(plan.update_plane, remark)
+    return Bench(workloads, paired_protocol(seeds), plan=plan, workers=Workers(workers))
+
+
+def _is_kept_apart(name: str) -> bool:
+    from ruleforge.app.values import HELD_OUT
+    from ruleforge.tasks import SEALED, WORKLOADS
+
+    suite = WORKLOADS[name].suite if name in WORKLOADS else name
+    return suite in (HELD_OUT, SEALED) or name.startswith(f"{SEALED}_")
 
 
 def _print(name: str, result: Explained, *, trained: bool) -> None:
