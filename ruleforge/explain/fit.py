@@ -6,7 +6,8 @@ does the same, 1 for one that has nothing to do with it.
 
 **Search.** Random settings over the ranges and any that are suggested; then a population that
 contracts around the best, which needs no slope and so works under a sign; then Gauss–Newton steps,
-which bring smooth rules to the last digits. Last, values are rounded while that costs nothing.
+which bring smooth rules to the last digits. What ends in a valley of its own begins again from other
+random settings. Last, values are rounded while that costs nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from ruleforge.explain.traces import Array, Traces, run_settings
 EXACT = 1e-6
 MAX_SUGGESTED = 48
 RANDOM_SETTINGS = 40
+RESTARTS = 2
+KEPT = 64  # settings that are remembered
+LEADS_NOWHERE = 0.1  # a distance that is worth no more steps
 LEAST_EPS = 1e-17
 
 
@@ -218,11 +222,13 @@ class Fitter:
     def seen(self, z: Array, distances: Array) -> None:
         """Take over settings that were tried elsewhere."""
         self.points += [(float(d), tuple(map(float, row))) for d, row in zip(distances, z, strict=True)]
-        self.points = sorted(self.points)[:64]
+        self.points = sorted(self.points)[:KEPT]
 
-    def suggest(self, values: Iterable[float]) -> None:
-        """Combinations of values that the hyperparameters may well have."""
+    def suggest(self, values: Iterable[float], setting: Sequence[float] | None = None) -> None:
+        """Combinations of values that the hyperparameters may well have, and one whole setting."""
         rows = self._suggestions(values)
+        if setting is not None:
+            rows.insert(0, tuple(setting))
         if self.axes and rows:
             z = [[axis.to(v) for axis, v in zip(self.axes, row, strict=True)] for row in rows]
             self._try(np.array(z))
@@ -349,22 +355,42 @@ class Fitter:
         if distance <= EXACT:
             self.points = [(distance, tuple(map(float, z)))]
 
-    def search(self, check: Target | None = None) -> Fit:
-        """The stages after the survey, as long as they lead somewhere; then round."""
+    def search(self, check: Target | None = None, restarts: int = RESTARTS) -> Fit:
+        """The stages after the survey, as long as they lead somewhere; then round.
+
+        Args:
+            check: other traces, on which rounded values must do as well.
+            restarts: how often to begin again from other random settings, while nothing is exact.
+        """
+        self._approach()
+        for _ in range(restarts):
+            if self.distance <= EXACT or not self.axes:
+                break
+            self._begin_again()
+        if self.distance <= EXACT and check is not None:
+            self.agree(check)
+        return self.rounded(check) if self.distance <= LEADS_NOWHERE else self.best
+
+    def _approach(self) -> None:
+        """Contract, polish, contract again and polish again, unless the distance says that it is in vain."""
         for stage, hopeless in (
             (self.contract, 0.35),
             (self.polish, 0.15),
-            (self._closer, 0.1),
+            (self._closer, LEADS_NOWHERE),
             (self.polish, 0),
         ):
             if self.distance <= EXACT:
-                break
+                return
             stage()
             if self.distance > hopeless:
-                return self.best
-        if check is not None:
-            self.agree(check)
-        return self.rounded(check)
+                return
+
+    def _begin_again(self) -> None:
+        """The same from new random settings; what was found before stays if it is nearer."""
+        before, self.points = self.points, []
+        self.survey()
+        self._approach()
+        self.points = sorted([*self.points, *before])[:KEPT]
 
     def _closer(self) -> None:
         self.contract(rounds=14)

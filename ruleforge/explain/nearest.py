@@ -10,27 +10,31 @@ is named first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ruleforge.core import expr as ex
 from ruleforge.core.canon import fold
+from ruleforge.core.expr import Expr
 from ruleforge.core.known import KNOWN
 from ruleforge.core.rule import Rule
 from ruleforge.errors import RuleforgeError
 from ruleforge.explain import trees
 from ruleforge.explain.catalogue import Surveyed, families, survey
-from ruleforge.explain.fit import EXACT, Fit, Fitter, Target, fit_rule
-from ruleforge.explain.traces import Traces, make_inputs, run_settings, trace_rule
+from ruleforge.explain.fit import EXACT, RESTARTS, Fit, Fitter, Target, fit_rule
+from ruleforge.explain.traces import Traces, canonical_order, make_inputs, run_settings, trace_rule
 from ruleforge.records import Json
 
 CLOSE = 0.05
 CONFIRMED = 1e-5
 N_SUGGESTED = 30
-N_FITTED = 10
-WORTH_FITTING = 0.6
+N_PERSISTENT = 3  # of the nearest, whose fit begins again where it ends in a valley
+HALVING = ((3, 30, 0.4), (5, 10, 0.1))
+"""Rounds of contraction for all that are left; how many go on; and, where an exact name is known already and
+only a smaller rule could be better, how near one must have come to go on."""
 WARM_UP = 24
 FRESH_SEED = 1
 
@@ -109,6 +113,7 @@ def nearest(rule: Rule, *, most: int = 3) -> list[Match]:
         Traces(fresh, answer),
         suggested=[*numbers_of(rule), *_under_the_sign(rule)],
         first=forms_like(rule),
+        aligned=lambda name: aligned(rule, KNOWN[name].rule.rule),
         most=max(most, 3),
     )
     mine = trees.tree_of(rule)
@@ -125,6 +130,7 @@ def nearest_to(
     *,
     suggested: Sequence[float] = (),
     first: Sequence[str] = (),
+    aligned: Callable[[str], tuple[float, ...] | None] = lambda name: None,
     most: int = 3,
     with_decay: bool = False,
 ) -> list[Match]:
@@ -135,6 +141,7 @@ def nearest_to(
         fresh: of other streams, to confirm with.
         suggested: values that hyperparameters may have.
         first: known rules to try first.
+        aligned: the setting at which such a rule reads like the one that is asked about, if there is one.
         most: how many to return.
         with_decay: whether decoupled weight decay may be part of the traces.
     """
@@ -146,21 +153,25 @@ def nearest_to(
     matches: list[Match] = []
     fewest = 99
     for fitter in front:  # of the same form: mostly that is all there is to find
-        fitter.suggest(suggested)
+        fitter.suggest(suggested, aligned(_name(fitter)))
         matches.append(_match(fitter.search(check), _name(fitter), check))
         if matches[-1].is_exact:
             fewest = min(fewest, len(fitter.axes))
-    if fewest < 99:
-        rest = [f for f in rest if len(f.axes) < fewest and f.distance < WORTH_FITTING]
+    rest = [f for f in rest if len(f.axes) < fewest]
     for fitter in rest[:N_SUGGESTED] if suggested else ():
         if fitter.distance > EXACT:
             fitter.suggest(suggested)
-    rest.sort(key=lambda f: f.distance)
-    for fitter in sorted(rest[:N_FITTED], key=lambda f: (len(f.axes), f.distance)):
+    for rounds, left, near in HALVING:
+        for fitter in rest:
+            fitter.contract(rounds, n=24)
+        limit = near if fewest < 99 else math.inf
+        rest = [f for f in sorted(rest, key=lambda f: f.distance)[:left] if f.distance <= limit]
+    nearest_few = rest[:N_PERSISTENT]
+    for fitter in sorted(rest, key=lambda f: (len(f.axes), f.distance)):
         if len(fitter.axes) >= fewest and fitter.distance > EXACT:
             continue
-        fit = fitter.search(check) if fitter.distance <= WORTH_FITTING else fitter.best
-        match = _match(fit, _name(fitter), check)
+        again = RESTARTS if fitter in nearest_few else 0
+        match = _match(fitter.search(check, again), _name(fitter), check)
         if match.is_exact:
             fewest = min(fewest, len(fitter.axes))
         matches.append(match)
@@ -236,14 +247,27 @@ def numbers_of(rule: Rule) -> list[float]:
     return sorted(values - {0.0})[:12]
 
 
+def _unscaled(rule: Rule) -> Rule:
+    """The rule without positive constant factors of its update, in front of a quotient too."""
+    canonical = rule.canonical
+    return Rule(_without_factor(canonical.update), canonical.states, canonical.hypers)
+
+
+def _without_factor(item: Expr) -> Expr:
+    if item.op == "mul" and any(arg.op == "const" and arg.number > 0 for arg in item.args):
+        rest = next(arg for arg in item.args if not (arg.op == "const" and arg.number > 0))
+        return _without_factor(rest)
+    if item.op == "div":
+        return ex.with_args(item, (_without_factor(item.args[0]), item.args[1]))
+    return item
+
+
 def unsigned(rule: Rule) -> Rule | None:
     """What stands under the sign of an update `sign(x)`, positive factors aside; None for others."""
-    item = rule.canonical.update
-    while item.op == "mul" and any(arg.op == "const" and arg.number > 0 for arg in item.args):
-        item = next(arg for arg in item.args if not (arg.op == "const" and arg.number > 0))
-    if item.op != "sign":
+    plain = _unscaled(rule)
+    if plain.update.op != "sign":
         return None
-    return Rule(item.args[0], rule.canonical.states, rule.canonical.hypers)
+    return Rule(plain.update.args[0], plain.states, plain.hypers)
 
 
 def _under_the_sign(rule: Rule) -> list[float]:
@@ -270,9 +294,23 @@ def _under_the_sign(rule: Rule) -> list[float]:
 
 
 def forms_like(rule: Rule) -> list[str]:
-    """Known rules of the same form: equal once every number is forgotten."""
-    mine = trees.tree_of(rule)
-    return [name for name in families() if trees.tree_of(KNOWN[name].rule.rule) == mine]
+    """Known rules of the same form: equal once every number is forgotten, and factors of the update."""
+    mine = trees.tree_of(_unscaled(rule))
+    return [name for name in families() if trees.tree_of(_unscaled(KNOWN[name].rule.rule)) == mine]
+
+
+def aligned(rule: Rule, known: Rule) -> tuple[float, ...] | None:
+    """The setting at which a known rule of the same form has the rule's own numbers, if ranges allow it."""
+    values: dict[int, float] = {}
+    mine, theirs = _unscaled(rule), _unscaled(canonical_order(known)[0])
+    for number, place in zip(trees.numbers_of(mine), trees.numbers_of(theirs), strict=True):
+        if place.op == "hyper":  # whose default says which one it is
+            which = int(theirs.canonical.hypers[place.index].default)
+            values[which] = (
+                number.number if number.op == "const" else mine.canonical.hypers[number.index].default
+            )
+    inside = all(h.low < values.get(i, h.low) < h.high for i, h in enumerate(known.hypers))
+    return tuple(values[i] for i in range(len(known.hypers))) if inside else None
 
 
 def contains(rule: Rule) -> list[str]:

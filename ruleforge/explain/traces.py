@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ruleforge.backends import fastest_plane, load_plane
 from ruleforge.backends.base import LaneGroup, Layout
-from ruleforge.backends.torch_lanes import TorchLanes
-from ruleforge.core.program import compile_rule
+from ruleforge.core.program import Program, compile_rule
 from ruleforge.core.rule import Rule
 from ruleforge.errors import InputError
 
@@ -76,14 +77,33 @@ def _drift(rng: np.random.Generator, noise: Array) -> Array:
     return np.asarray(0.5 * noise + turn * np.exp(0.5 * rng.standard_normal(p)))
 
 
+@lru_cache(maxsize=128)
 def canonical_order(rule: Rule) -> tuple[Rule, list[int]]:
     """A rule whose canonical hyperparameters are numbered, and which of the rule's each one is."""
     tagged = rule.with_defaults(tuple(float(i) for i in range(len(rule.hypers))))
     return tagged, [int(tag) for tag in tagged.canonical.defaults]
 
 
+@lru_cache(maxsize=128)
+def _program(rule: Rule) -> tuple[Program, list[int]]:
+    tagged, order = canonical_order(rule)
+    return compile_rule(tagged), order
+
+
+@lru_cache(maxsize=1)
+def _plane() -> Any:
+    return load_plane(fastest_plane())
+
+
+@lru_cache(maxsize=32)
+def _side_by_side(layout: Layout, n: int) -> Layout:
+    """One lane that holds `n` models: a rule never looks beyond a tensor."""
+    names = tuple(f"{name}{k}" for k in range(n) for name in layout.names)
+    return Layout(names, layout.shapes * n)
+
+
 def run_settings(rule: Rule, settings: Array, inputs: Inputs, *, layout: Layout = LAYOUT) -> Array:
-    """Updates of one rule at many settings of its hyperparameters.
+    """Updates of one rule at many settings of its hyperparameters: a lane a setting.
 
     Args:
         rule: any rule.
@@ -96,18 +116,19 @@ def run_settings(rule: Rule, settings: Array, inputs: Inputs, *, layout: Layout 
     """
     settings = np.asarray(settings, float)
     k, (s, steps, p) = len(settings), inputs.grads.shape
-    tagged, order = canonical_order(rule)
-    hypers = np.repeat(settings[:, order].T, s, axis=1) if order else np.zeros((0, k * s))
-    lr = np.full(k * s, inputs.lr)
+    program, order = _program(rule)
+    hypers = np.ascontiguousarray(settings[:, order].T) if order else np.zeros((0, k))
+    lr = np.full(k, inputs.lr)
     with torch.no_grad():
-        group = LaneGroup(compile_rule(tagged), k * s, hypers)
-        lanes = TorchLanes([group], layout, lr, torch.float64)
-        out = torch.empty((steps, k * s, p), dtype=torch.float64)
-        grads = torch.from_numpy(np.ascontiguousarray(inputs.grads.swapaxes(0, 1)))
-        weights = torch.from_numpy(np.ascontiguousarray(inputs.weights.swapaxes(0, 1)))
+        group = LaneGroup(program, k, hypers)
+        lanes = _plane()([group], _side_by_side(layout, s), lr, torch.float64)
+        out = torch.empty((steps, k, s * p), dtype=torch.float64)
+        grads, weights = (
+            torch.from_numpy(np.repeat(values.swapaxes(0, 1).reshape(steps, 1, s * p), k, axis=1))
+            for values in (inputs.grads, inputs.weights)
+        )
         for t in range(steps):
-            w, g = weights[t].repeat(k, 1), grads[t].repeat(k, 1)
-            lanes.step(w, g, t=t + 1, lr=lr, progress=(t + 1) / steps, updates=out[t])
+            lanes.step(weights[t], grads[t], t=t + 1, lr=lr, progress=(t + 1) / steps, updates=out[t])
     return out.numpy().reshape(steps, k, s, p).transpose(1, 2, 0, 3)
 
 

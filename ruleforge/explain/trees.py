@@ -30,6 +30,19 @@ def _tree(item: Expr) -> Tree:
     return (label, tuple(_tree(arg) for arg in item.args)) if item.args else (label, ())
 
 
+def numbers_of(rule: Rule) -> list[Expr]:
+    """Constants and hyperparameters of the rule, in the order in which they occur in its tree."""
+    folded = fold(rule.canonical)
+    found: list[Expr] = []
+    pending = [folded.update, *folded.states.values()][::-1]
+    while pending:
+        item = pending.pop()
+        if item.op in ("const", "hyper"):
+            found.append(item)
+        pending += item.args[::-1]
+    return found
+
+
 def size(tree: Tree) -> int:
     """Nodes of a tree."""
     return 1 + sum(size(child) for child in tree[1])

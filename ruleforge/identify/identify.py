@@ -20,7 +20,7 @@ from ruleforge.core.known import KNOWN
 from ruleforge.core.rule import MAX_HYPERS, Hyper, Rule, State
 from ruleforge.core.text import RuleText
 from ruleforge.explain.fit import Fit, Fitter, Target
-from ruleforge.explain.nearest import CONFIRMED, Match, nearest_to
+from ruleforge.explain.nearest import CONFIRMED, Match, forms_like, nearest_to
 from ruleforge.identify.black_box import BlackBox, Seen, probe
 from ruleforge.identify.compose import forms
 from ruleforge.identify.evolve import evolve
@@ -159,6 +159,7 @@ def _told(
         RuleText(rule, known.lines, known.hypers, known.states, "") if known is not None else name_rule(rule)
     )
     decay = target.decay_of(fit)
+    name = name or next(iter(forms_like(rule)), "")  # a composed form may turn out to be a known one
     return Identified(
         text, relation, fit.factor, decay if abs(decay) > 1e-9 else 0.0, residual, stage,
         name if exact else "", box.seen, matches, _notes(box.seen, exact), wall_s,
@@ -239,7 +240,7 @@ def _composed(target: Target, check: Target, deadline: float) -> list[Fit]:
     ranked.sort(key=lambda row: row[:2])
     found = []
     for _, _, fitter in ranked[:14]:
-        fit = fitter.search(check)
+        fit = fitter.search(check, restarts=0)
         found.append(fit)
         if fit.is_exact or time.monotonic() > deadline:
             break

@@ -8,7 +8,7 @@ import pytest
 from ruleforge.core.known import known
 from ruleforge.core.rule import Rule
 from ruleforge.errors import InputError
-from ruleforge.explain.fit import EXACT, Target, fit_rule
+from ruleforge.explain.fit import EXACT, Fitter, Target, fit_rule
 from ruleforge.explain.traces import Traces, make_inputs, run_settings, trace_rule
 from ruleforge.simplify.streams import Streams
 from ruleforge.simplify.trajectories import run_rule
@@ -32,6 +32,18 @@ def test_hyperparameters_come_back(name: str, true: tuple[float, ...]) -> None:
     assert fit.factor == pytest.approx(0.3, rel=1e-5)
     # Under a sign the answers leave an interval open; elsewhere the values are exact.
     np.testing.assert_allclose(fit.hypers, true, rtol=5e-3 if name == "lion" else 1e-5)
+
+
+def test_a_fit_that_ends_in_a_valley_begins_again() -> None:
+    """EXAdam at these betas: the first descent ends at beta1 near 1, a tenth of the updates away."""
+    rule, true = known("exadam").rule.rule, (0.9862, 0.9946, 5.14e-7)
+    target = Target(trace_rule(rule.with_defaults(true)))
+    once = Fitter(rule, target)
+    once.survey()
+    assert once.search(restarts=0).distance > 0.05
+    again = Fitter(rule, target)
+    again.survey()
+    np.testing.assert_allclose(again.search().hypers, true, rtol=1e-5)
 
 
 def test_another_rule_does_not_fit() -> None:

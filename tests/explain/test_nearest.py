@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from ruleforge.core.known import known
 from ruleforge.core.rule import Rule
-from ruleforge.explain.nearest import contains, nearest, unsigned
+from ruleforge.explain.nearest import (
+    FRESH_SEED,
+    aligned,
+    contains,
+    forms_like,
+    nearest,
+    nearest_to,
+    unsigned,
+)
+from ruleforge.explain.traces import Traces, make_inputs, run_settings, trace_rule
 
 
 def test_lion_is_named_with_its_betas_and_factor() -> None:
@@ -22,6 +32,28 @@ def test_a_beta_that_is_written_nowhere_is_found_under_the_sign() -> None:
     assert best.name == "lion"
     assert best.is_exact
     assert best.hypers["beta1"] == pytest.approx(0.87 * 0.98, rel=1e-6)
+
+
+def test_numbers_of_the_same_form_are_taken_over_from_where_they_stand() -> None:
+    rule = Rule.parse("update = 0.797 * ema_hat(g, 0.22) / (sqrt(ema_hat(g * g, 0.997)) + 8.5e-8)")
+    assert forms_like(rule) == ["adam"]
+    assert aligned(rule, known("adam").rule.rule) == (0.22, 0.997, 8.5e-8)
+    best = nearest(rule)[0]
+    assert (best.name, best.relation, best.hypers["beta1"]) == ("adam", "hypers and scale", 0.22)
+
+
+def test_a_number_outside_the_known_range_aligns_with_nothing() -> None:
+    assert aligned(Rule.parse("update = trace(g, 1.5)"), known("momentum").rule.rule) is None
+
+
+def test_adam_is_named_from_answers_alone_where_the_survey_lies_far_off() -> None:
+    """At a small beta1 none of the surveyed settings of Adam comes near, and larger rules imitate it."""
+    rule = known("adam").rule.rule.with_defaults((0.223168, 0.997375, 8.49e-8))
+    fresh = make_inputs(FRESH_SEED)
+    answers = Traces(fresh, run_settings(rule, np.array([rule.defaults]), fresh)[0])
+    best = nearest_to(trace_rule(rule), answers)[0]
+    assert (best.name, best.relation) == ("adam", "hypers")
+    assert list(best.hypers.values()) == pytest.approx(rule.defaults, rel=1e-5)
 
 
 def test_the_smaller_of_two_names_comes_first() -> None:
