@@ -296,6 +296,8 @@ class _Chaos:
                 self.wrong += [f"{parallel}: {each}" for each in examine(folder, outcome.acked, self.rows)]
                 self._compare(folder, f"with {mine} workers of {parallel} killed")
             shutil.rmtree(folder.parent)
+        for each in self.wrong:
+            print(f"WRONG: {each}", flush=True)
         self.counts[f"{parallel} workers killed"] = killed
         self.tell(f"{parallel}: {killed} workers killed in {runs} runs, {len(self.wrong)} wrong")
 

@@ -138,20 +138,36 @@ class RuleRef(Table):
         return {"name": self.name, "text": self.text} if self.text else self.name
 
 
+def place_of(given: str, folder: Path) -> Path:
+    """The absolute path that a config names, from its own folder or from a home."""
+    try:
+        return (folder / Path(given).expanduser()).absolute()
+    except RuntimeError:
+        fail(f"{given!r} names the home of nobody here", "write the path out")
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; a path that no file can have is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def _read_rule_ref(value: Any, info: ValidationInfo) -> Any:
     """`"adam"`, `"path/to/my.rule"`, a run folder, or a table with name and text."""
     if not isinstance(value, str):
         return value
-    path = (folder_of(info) / Path(value).expanduser()).absolute()
+    path = place_of(value, folder_of(info))
     if value.endswith(".rule"):
         try:
             text = str(load(str(path)))
         except InputError as error:
             fail(f"rule file {value!r}: {error.message}", error.hint)
         return {"name": path.stem, "text": text}
-    if (path / DATABASE).is_file():
+    if is_file(path / DATABASE):
         champion = path / CHAMPION
-        if not champion.is_file():
+        if not is_file(champion):
             fail(f"the run {value!r} has no champion yet", "resume it first, or name another rule")
         try:
             return {"name": path.name, "text": str(load(str(champion)))}
@@ -200,8 +216,8 @@ def _read_prior(value: Any, info: ValidationInfo) -> Any:
         return value
     from ruleforge.app.prior import learned_weights
 
-    path = (folder_of(info) / Path(value).expanduser()).absolute()
-    if not (path / DATABASE).is_file():
+    path = place_of(value, folder_of(info))
+    if not is_file(path / DATABASE):
         fail(f"there is no run {value!r}", "name a run folder, such as results/default-0")
     try:
         return {"name": path.name, "weights": learned_weights(path)}
@@ -263,7 +279,7 @@ def _check_workload(name: str, info: ValidationInfo) -> str:
             f"{name!r} is code of ruleforge itself, so nothing says which suite it belongs to",
             f"write its name alone: {factory!r}" if factory in WORKLOADS else "`ruleforge tasks` lists names",
         )
-    if is_path and not (folder / Path(place).expanduser()).is_file():
+    if is_path and not is_file(place_of(place, folder)):
         fail(
             f"the task file {place!r} does not exist",
             f"it was looked for in {folder.absolute()}; `ruleforge new-task FILE` writes one to start from",

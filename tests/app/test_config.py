@@ -449,6 +449,22 @@ def test_a_list_without_end_is_refused_and_a_line_without_end_is_not_shown() -> 
     assert len(str(caught.value)) < 1000 and "^" in caught.value.context
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[search]\nseed_rules = ["{}"]',
+        '[search]\nseed_rules = ["{}.rule"]',
+        '[search]\nprior = "{}"',
+        '[training]\nworkloads = ["{}.py:factory"]',
+    ],
+)
+@pytest.mark.parametrize("name", ["x" * 300, "~nobodyatall/x", "x/" * 3000, "a\\u0000b", "\u00e9" * 200])
+def test_a_path_that_no_file_can_have_is_refused(text: str, name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text.format(name))
+    assert caught.value.line == 2
+
+
 @pytest.mark.parametrize("column", [1, 150, 5000, 9991])
 def test_of_a_long_line_the_part_around_the_fault_is_shown(column: int) -> None:
     line = ("x" * 9 + " ") * 1000
