@@ -15,7 +15,35 @@ from ruleforge.evaluate.transports import ONE_THREAD, Function, Lost, Reply
 from ruleforge.evaluate.wire import read_reply, request, work
 
 _TRAINING: Final = "ruleforge.evaluate.train"  # what a worker loads before it is one: no part of a job's time
+_STARTS: Final = 4
 _DASK: Final = {"scheduler.allowed-failures": 0, "deploy.lost-worker-timeout": "60s"}
+
+
+def _local_cluster(n_workers: int) -> Any:
+    """Dask's scheduler and workers on this machine; started anew if a worker dies while it starts.
+
+    Raises:
+        RunError: workers die every time.
+    """
+    import dask
+    from distributed import LocalCluster
+
+    # Who is to blame is found out here; more tries by the scheduler only cost more workers. A worker that
+    # dies and comes back again and again is not given up.
+    dask.config.set({f"distributed.{name}": value for name, value in _DASK.items()})
+    told = ""
+    for _ in range(_STARTS):
+        try:
+            return LocalCluster(
+                n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=None,
+                host="127.0.0.1", env=ONE_THREAD, preload=[_TRAINING],
+                silence_logs=logging.CRITICAL,  # what went wrong is told here
+            )  # fmt: skip
+        except (RuntimeError, OSError) as error:
+            told = str(error).strip().split("\n")[0]
+    raise RunError(
+        f"Dask's workers do not start: {told}", hint="look for free memory, or take --parallel loky"
+    )
 
 
 class Dask:
@@ -29,8 +57,7 @@ class Dask:
 
     def __init__(self, n_workers: int, address: str = "") -> None:
         try:
-            import dask
-            from distributed import Client, LocalCluster
+            from distributed import Client
         except ImportError:
             raise InputError(
                 "Dask is not installed", hint="install it: pip install 'ruleforge[dask]'"
@@ -39,17 +66,8 @@ class Dask:
         self.stamps: set[str] = set()
         self._out: dict[Any, int] = {}
         self._lost: list[Reply] = []
-        self._cluster = None
+        self._cluster = None if address else _local_cluster(n_workers)
         try:
-            if not address:
-                # Who is to blame is found out here; more tries by the scheduler only cost more workers. A
-                # worker that dies and comes back again and again is not given up.
-                dask.config.set({f"distributed.{name}": value for name, value in _DASK.items()})
-                self._cluster = LocalCluster(
-                    n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=None,
-                    host="127.0.0.1", env=ONE_THREAD, preload=[_TRAINING],
-                    silence_logs=logging.CRITICAL,  # what went wrong is told here
-                )  # fmt: skip
             self._client = Client(self._cluster or address, timeout=30, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             raise InputError(

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from ruleforge.errors import RunError
+from ruleforge.evaluate import far as far_transports
+
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = [("dask", "distributed"), ("ray", "ray")]
 
@@ -67,3 +70,23 @@ def test_workers_of_a_dask_scheduler_join_and_leave_while_a_run_goes_on() -> Non
     assert any("waiting for one" in line for line in found["said"])
     first, last = found["pids"][0], found["pids"][-1]
     assert first != last and len(set(found["pids"])) == 2
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_while_dask_starts_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed")
+    tries: list[dict[str, Any]] = []
+
+    def dying(**given: Any) -> str:
+        tries.append(given)
+        if len(tries) < 3:
+            raise RuntimeError("Nanny failed to start.")
+        return "a cluster"
+
+    monkeypatch.setattr(distributed, "LocalCluster", dying)
+    assert far_transports._local_cluster(2) == "a cluster" and len(tries) == 3
+    assert tries[0]["n_workers"] == 2
+    tries.clear()
+    monkeypatch.setattr(far_transports, "_STARTS", 2)
+    with pytest.raises(RunError, match="do not start: Nanny failed"):
+        far_transports._local_cluster(2)
