@@ -130,6 +130,22 @@ def test_a_job_about_no_candidate_fails_as_a_whole(pool: Workers) -> None:
         pool.map(refuse_all, [7])
 
 
+def test_a_worker_sets_aside_what_stays_so_that_collecting_garbage_is_cheap() -> None:
+    with Workers(2) as pool:
+        pool.map(alive, [0] * 8)
+        tracked = pool.map(alive, [0] * 4)
+    assert max(tracked) < 50_000, "torch alone is several times that"
+
+
+def alive(_: int) -> int:
+    """Objects that a collection in this process would go through."""
+    import gc
+
+    import torch  # noqa: F401
+
+    return len(gc.get_objects())
+
+
 def test_an_unknown_way_of_running_is_refused() -> None:
     with pytest.raises(InputError, match="'slurm'"):
         Workers(2, "slurm")
