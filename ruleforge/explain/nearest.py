@@ -124,6 +124,13 @@ def nearest(rule: Rule, *, most: int = 3) -> list[Match]:
     return matches[:most]
 
 
+def _order(match: Match) -> tuple[bool, int, float, float]:
+    """Exact ones first: with the fewest hyperparameters, then with the factor that is nearest to 1."""
+    if not match.is_exact:
+        return True, 0, 0.0, match.distance
+    return False, len(match.hypers), round(abs(math.log(abs(match.factor) or 1e-300)), 6), match.distance
+
+
 def nearest_to(
     traces: Traces,
     fresh: Traces,
@@ -168,14 +175,14 @@ def nearest_to(
         rest = [f for f in sorted(rest, key=lambda f: f.distance)[:left] if f.distance <= limit]
     nearest_few = rest[:N_PERSISTENT]
     for fitter in sorted(rest, key=lambda f: (len(f.axes), f.distance)):
-        if len(fitter.axes) >= fewest and fitter.distance > EXACT:
+        if len(fitter.axes) > fewest and fitter.distance > EXACT:
             continue
         again = RESTARTS if fitter in nearest_few else 0
         match = _match(fitter.search(check, again), _name(fitter), check)
         if match.is_exact:
             fewest = min(fewest, len(fitter.axes))
         matches.append(match)
-    matches.sort(key=lambda m: (not m.is_exact, len(m.hypers) if m.is_exact else 0, m.distance))
+    matches.sort(key=_order)
     if matches and not matches[0].is_exact:
         matches = [_after_warm_up(matches[0], traces, suggested), *matches[1:]]
     return matches[:most]

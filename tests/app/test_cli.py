@@ -246,8 +246,11 @@ def test_check_sees_a_rule_that_is_not_what_its_key_says(run_cli: RunCli, finish
     import sqlite3
 
     with sqlite3.connect(finished_run / "run.db") as database:
+        guard = "SELECT sql FROM sqlite_master WHERE name = 'candidates_fixed_u'"
+        (again,) = database.execute(guard).fetchone()
         database.execute("DROP TRIGGER candidates_fixed_u")
         database.execute("UPDATE candidates SET text = 'update = g' WHERE id = 1")
+        database.execute(again)
     database.close()
     result = run_cli("check", "first")
     assert result.exit_code == 1
