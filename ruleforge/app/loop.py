@@ -139,7 +139,9 @@ class SearchRun:
         admitted = {n: verdict.text for n, verdict in verdicts.items() if verdict.status == "trained"}
         before = self.generation + 1
         climbed = self.funnel.climb(
-            admitted, lambda k, total: self.progress.phase(f"generation {before}, training", k, total)
+            admitted,
+            lambda k, total: self.progress.phase(f"generation {before}, training", k, total),
+            sure={n for n in admitted if asked[n].origin.startswith("seed:")},
         )
         clock.lap("train")
         self.training_s += clock.laps["train"]

@@ -92,6 +92,9 @@ class Search(Table):
     selection: Literal["nsga2", "epsilon_lexicase"] = "nsga2"
     """How parents are chosen: by Pareto front and crowding, or by how good they are on workloads in a random
     order, which favours specialists. Who survives is decided by the fronts either way."""
+    tournament: int = Field(default=0, ge=0, le=1000)
+    """How many are drawn for each parent, of which the best becomes it: more is more pressure. 0 takes the
+    strategy's usual number, two, or eight in aging."""
     tune_top: int = Field(default=0, ge=0, le=1000)
     """How many of the best rules get siblings with other constants in each generation."""
     tune_moves: int = Field(default=4, ge=1, le=1000)
@@ -182,6 +185,12 @@ class Rung(Table):
     """Optimizer steps of each lane; at most the workload's own budget is used."""
     lrs: int = Field(default=3, ge=1, le=100)
     """Points of the learning-rate grid, spread over its whole width."""
+    refine: bool = False
+    """Train every second of these learning rates, then the neighbours of the best."""
+    schedule: Literal["constant", "cosine", "warmup_cosine"] = "cosine"
+    """The schedule of all lanes. One that ends at 0 shows in few steps what the full budget shows."""
+    seeds: int = Field(default=0, ge=0, le=1000)
+    """Seeds on which the learning rate that was found is scored; 0 reads the score off the best lane."""
     workloads: int = Field(default=1, ge=1)
     """How many workloads of the suite, the first ones first; at most all."""
     promote: float = Field(default=0.25, gt=0, le=1)
@@ -189,8 +198,8 @@ class Rung(Table):
 
 
 DEFAULT_RUNGS: Final = (
-    Rung(steps=24, lrs=3, workloads=2, promote=0.25),
-    Rung(steps=60, lrs=4, workloads=3, promote=0.3),
+    Rung(steps=24, schedule="constant", lrs=3, workloads=2, promote=0.25),
+    Rung(steps=60, lrs=9, refine=True, seeds=3, workloads=3, promote=0.3),
 )
 
 
@@ -216,7 +225,7 @@ class Training(Table):
     and `compare` always tune over the whole grid."""
     tune_seeds: int = Field(default=1, ge=1, le=1000)
     """Seeds on which learning rate and schedule are chosen at full budget, in the second look and in the
-    final, by the mean last loss over them; the same for all rules, and none on which a rule is scored."""
+    final, by the mean loss over the second half; the same for all rules, and none on which one is scored."""
     seeds: int = Field(default=2, ge=1, le=1000)
     """Seeds on which a candidate at full budget is scored."""
     score_seeds: int = Field(default=2, ge=1, le=1000)

@@ -20,6 +20,7 @@ from ruleforge.search.strategies import Setup, Strategy, make_strategy
 from ruleforge.search.variation import DEFAULT_WEIGHTS
 from ruleforge.tasks import Workload
 
+RUNG_SEED = 8000
 DEFAULT_LRS = (1e-4, 1.0, 9)
 TYPICAL_LR = 1e-2
 LANE_STEPS_PER_S = 15000.0
@@ -78,7 +79,11 @@ def rung_protocols(
     for rung in training.rungs:
         places = tuple(workloads[: rung.workloads])
         n_steps = min(rung.steps, *(w.steps for w in places))
-        ladder.append((places, Protocol(coarse(lrs, rung.lrs), ("constant",), n_steps), rung.promote))
+        protocol = Protocol(
+            coarse(lrs, rung.lrs), (rung.schedule,), n_steps,
+            tuple(RUNG_SEED + k for k in range(rung.seeds)), refine=rung.refine,
+        )  # fmt: skip
+        ladder.append((places, protocol, rung.promote))
     full = Protocol(
         lrs,
         tuple(training.schedules),
@@ -190,6 +195,7 @@ def search_strategy(config: Config) -> Strategy:
             immigrants=search.immigrants,
             weights=weights,
             selection=search.selection,
+            tournament=search.tournament,
             tune_top=search.tune_top,
             tune_moves=search.tune_moves,
             restarts=search.restarts,

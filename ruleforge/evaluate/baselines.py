@@ -40,6 +40,7 @@ _SOURCES = (
     "lanes.py",
     "probes.py",
     "evaluator.py",
+    "tuning.py",
     "targets.py",
     "hypers.py",
 )

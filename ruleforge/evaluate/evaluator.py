@@ -1,23 +1,25 @@
 """From rules and workloads to outcomes: which lanes to train, and which lr to believe.
 
 A protocol is the same for a candidate and for a baseline: a grid of relative learning rates times
-schedules on a tuning seed, or the part of it around where every second learning rate did best; the best
-lane's setting, trained again on seeds that the choice never saw, is the outcome. A rung without scoring
-seeds is read off the tuning seed itself.
+schedules on a tuning seed, or the part of it around where every second learning rate did best; the
+setting that these lanes point to (`tuning`), trained on seeds that the choice never saw, is the outcome. A
+rung without scoring seeds is read off the best lane of the tuning seed itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ruleforge.evaluate.hypers import settings_of
-from ruleforge.evaluate.lanes import ChunkJob, ChunkResult, LaneSpec, Plan, RuleLanes, pack
+from ruleforge.evaluate.lanes import ChunkResult, LaneSpec, Plan, RuleLanes
+from ruleforge.evaluate.packing import Asked, Lane, train_lanes
 from ruleforge.evaluate.targets import smooth
-from ruleforge.evaluate.train import train_chunk
+from ruleforge.evaluate.tuning import best_lane, best_setting, tuning_loss
 from ruleforge.evaluate.workers import Workers
+from ruleforge.records import finite_or_none
 from ruleforge.tasks import Workload
 
 TUNE_SEED = 0
@@ -57,6 +59,11 @@ class Protocol:
 
     def steps(self, workload: Workload) -> int:
         return self.n_steps or workload.steps
+
+    @property
+    def step(self) -> float:
+        """Ratio of one learning rate of the grid to the one before."""
+        return self.lrs[1] / self.lrs[0] if len(self.lrs) > 1 else 1.0
 
     def grid(self) -> tuple[LaneSpec, ...]:
         return tuple(LaneSpec(lr, schedule) for lr in self.lrs for schedule in self.schedules)
@@ -157,24 +164,36 @@ def evaluate(
 
 @dataclass
 class _Tuning:
-    """One entrant on one workload so far: its lanes on the first tuning seed, their losses over all.
+    """One entrant on one workload so far.
 
-    `lost` holds, of every lane on every tuning seed, where it diverged, or 0.
+    Attributes:
+        specs: settings that were trained.
+        losses: what each is judged by, mean over tuning seeds.
+        finals: last loss of each, mean over tuning seeds; infinite where one diverged.
+        shown: its lane on the first tuning seed.
+        lost: of every lane on every tuning seed, where it diverged, or 0.
     """
 
-    specs: list[LaneSpec]
-    finals: list[float]
-    lanes: list[ChunkResult]
-    rows: list[int]
-    lost: list[int]
+    specs: list[LaneSpec] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    finals: list[float] = field(default_factory=list)
+    shown: list[Lane] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
+
+    def add(self, spec: LaneSpec, lanes: Sequence[Lane]) -> None:
+        """A setting, with its lane on each tuning seed."""
+        self.specs.append(spec)
+        self.losses.append(float(np.mean([tuning_loss(r.curves[k], r.diverged_at[k]) for r, k in lanes])))
+        self.finals.append(float(np.mean([_last_loss(*lane) for lane in lanes])))
+        self.shown.append(lanes[0])
+        self.lost += [int(r.diverged_at[k]) for r, k in lanes]
 
     @property
     def least(self) -> float:
-        return min(self.finals)
+        return min(self.losses)
 
     def best(self) -> int | None:
-        value = int(np.argmin(self.finals))
-        return value if np.isfinite(self.finals[value]) else None
+        return best_lane(self.losses)
 
 
 class _Evaluation:
@@ -188,15 +207,12 @@ class _Evaluation:
         self.plan, self.workers, self.done = plan, workers, done
         self.entrants: list[str] = []
         self.entrants_of: list[range] = []
+        self.chosen: dict[tuple[int, int], LaneSpec] = {}
         for text in texts:
             first = len(self.entrants)
             self.entrants += (text, *settings_of(text, protocol.hyper_settings))
             self.entrants_of.append(range(first, len(self.entrants)))
-        self.tuning = {
-            (e, w): _Tuning([], [], [], [], [])
-            for e in range(len(self.entrants))
-            for w in range(len(workloads))
-        }
+        self.tuning = {(e, w): _Tuning() for e in range(len(self.entrants)) for w in range(len(workloads))}
 
     def run(self) -> list[list[Outcome]]:
         first = self.protocol.first_wave()
@@ -221,38 +237,23 @@ class _Evaluation:
         return min(((e, w) for e in mine), key=lambda at: (self.tuning[at].least, at))
 
     def _train(
-        self, lanes: Mapping[tuple[int, int], tuple[LaneSpec, ...]], seed: int, chunk: int
-    ) -> dict[tuple[int, int], list[tuple[ChunkResult, int]]]:
-        """Train lanes in chunks; returns for each (rule, workload) its lanes as (chunk result, row)."""
-        jobs: list[ChunkJob] = []
-        owners: list[list[tuple[int, int]]] = []
-        for w, workload in enumerate(self.workloads):
-            mine = [at for at in lanes if at[1] == w]
-            rules = [RuleLanes(self.entrants[e], lanes[e, w]) for e, _ in mine]
-            pending = [at for at in mine for _ in lanes[at]]
-            for part in pack(rules, chunk):
-                n_lanes = sum(len(rule.lanes) for rule in part)
-                owners.append(pending[:n_lanes])
-                pending = pending[n_lanes:]
-                jobs.append(ChunkJob(workload, seed, self.protocol.steps(workload), part, self.plan, chunk))
-        results = self.workers.map(train_chunk, jobs, self.done)
-        found: dict[tuple[int, int], list[tuple[ChunkResult, int]]] = {at: [] for at in lanes}
-        for result, owner in zip(results, owners, strict=True):
-            for row, at in enumerate(owner):
-                found[at].append((result, row))
-        return found
+        self, lanes: Mapping[tuple[int, int], tuple[LaneSpec, ...]], seeds: Sequence[int], chunk: int
+    ) -> dict[tuple[int, int], list[list[Lane]]]:
+        """Train lanes on seeds; for each (entrant, workload) its lanes in order, each on all seeds."""
+        places = sorted(lanes, key=lambda at: at[1])
+        asked = [
+            Asked(
+                self.workloads[w], self.protocol.steps(self.workloads[w]), RuleLanes(self.entrants[e], specs)
+            )
+            for (e, w), specs in ((at, lanes[at]) for at in places)
+        ]
+        found = train_lanes(asked, seeds, self.plan, chunk, self.workers, self.done)
+        return dict(zip(places, found, strict=True))
 
     def _tune(self, lanes: Mapping[tuple[int, int], tuple[LaneSpec, ...]], chunk: int) -> None:
-        runs = [self._train(lanes, seed, chunk) for seed in self.protocol.tune_seeds]
-        for at, specs in lanes.items():
-            tuning = self.tuning[at]
-            for number, spec in enumerate(specs):
-                result, row = runs[0][at][number]
-                tuning.specs.append(spec)
-                tuning.finals.append(float(np.mean([_last_loss(*run[at][number]) for run in runs])))
-                tuning.lanes.append(result)
-                tuning.rows.append(row)
-                tuning.lost += [int(r.diverged_at[k]) for r, k in (run[at][number] for run in runs)]
+        for at, found in self._train(lanes, self.protocol.tune_seeds, chunk).items():
+            for spec, mine in zip(lanes[at], found, strict=True):
+                self.tuning[at].add(spec, mine)
 
     def _around_best(self, at: tuple[int, int]) -> tuple[LaneSpec, ...]:
         tuning = self.tuning[at]
@@ -271,22 +272,23 @@ class _Evaluation:
         lr = edge.get(tuning.specs[best].lr)
         return tuple(LaneSpec(lr, schedule) for schedule in self.protocol.schedules) if lr else ()
 
-    def _score(self, places: list[tuple[int, int]]) -> dict[tuple[int, int], list[tuple[ChunkResult, int]]]:
-        best = {at: self.tuning[at].best() for at in places}
-        chosen = {at: (self.tuning[at].specs[k],) for at, k in best.items() if k is not None}
-        scored: dict[tuple[int, int], list[tuple[ChunkResult, int]]] = {at: [] for at in chosen}
-        for seed in self.protocol.score_seeds:
-            for at, rows in self._train(chosen, seed, self.plan.score_lanes).items():
-                scored[at] += rows
-        return scored
+    def _score(self, places: list[tuple[int, int]]) -> dict[tuple[int, int], list[Lane]]:
+        if not self.protocol.score_seeds:
+            return {}
+        step = self.protocol.step
+        settings = {at: best_setting(self.tuning[at].specs, self.tuning[at].losses, step) for at in places}
+        chosen = {at: (spec,) for at, spec in settings.items() if spec is not None}
+        found = self._train(chosen, self.protocol.score_seeds, self.plan.score_lanes)
+        self.chosen = {at: spec for at, (spec,) in chosen.items()}
+        return {at: lanes for at, (lanes,) in found.items()}
 
-    def _outcome(self, mine: range, at: tuple[int, int], scored: list[tuple[ChunkResult, int]]) -> Outcome:
+    def _outcome(self, mine: range, at: tuple[int, int], scored: list[Lane]) -> Outcome:
         tuning, workload = self.tuning[at], self.workloads[at[1]]
         tuned = [where for e in mine for where in self.tuning[e, at[1]].lost]
         lost = [where for where in tuned if where]
         outcome = Outcome(
             workload=workload.name, n_steps=self.protocol.steps(workload), setting=None, lr=None, curves=(),
-            final_losses=tuple(_finite(v) for v in tuning.finals), tried=tuple(tuning.specs),
+            final_losses=tuple(map(finite_or_none, tuning.finals)), tried=tuple(tuning.specs),
             n_lanes=len(tuned) + len(scored),
             n_diverged=len(lost) + sum(bool(r.diverged_at[k]) for r, k in scored),
             diverged_at=min(lost, default=None),
@@ -295,14 +297,15 @@ class _Evaluation:
         best = tuning.best()
         if best is None:
             return outcome
-        shown = scored or [(tuning.lanes[best], tuning.rows[best])]
+        shown = scored or [tuning.shown[best]]
+        result, row = shown[0]
         return replace(
             outcome,
-            setting=tuning.specs[best],
-            lr=float(tuning.lanes[best].lrs[tuning.rows[best]]),
-            curves=tuple(tuple(_finite(v) for v in smooth(r.curves[k])) for r, k in shown),
-            train_loss=_finite(float(np.mean([r.train_losses[k] for r, k in shown]))),
-            metric=_finite(float(np.mean([r.metrics[k] for r, k in shown]))),
+            setting=self.chosen.get(at, tuning.specs[best]),
+            lr=float(result.lrs[row]),
+            curves=tuple(tuple(finite_or_none(v) for v in smooth(r.curves[k])) for r, k in shown),
+            train_loss=finite_or_none(float(np.mean([r.train_losses[k] for r, k in shown]))),
+            metric=finite_or_none(float(np.mean([r.metrics[k] for r, k in shown]))),
         )
 
 
@@ -310,7 +313,3 @@ def _last_loss(result: ChunkResult, row: int) -> float:
     """The smoothed loss at the end of a lane; infinite where it diverged."""
     final = float(smooth(result.curves[row])[-1])
     return final if np.isfinite(final) and not result.diverged_at[row] else np.inf
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -7,7 +7,7 @@ so that a run can print proposed → unique → probed → rung 0 → … → fu
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ruleforge.core.format import name_text
@@ -161,9 +161,13 @@ class Funnel:
         return Verdict("trained", text, fingerprint=seen.fingerprint)
 
     def climb(
-        self, texts: Mapping[int, str], done: Progress = lambda finished, total: None
+        self,
+        texts: Mapping[int, str],
+        done: Progress = lambda finished, total: None,
+        sure: Collection[int] = (),
     ) -> dict[int, tuple[RungResult, ...]]:
-        """Train admitted candidates, sending the best of each rung to the next."""
+        """Train admitted candidates, sending the best of each rung to the next, and `sure` ones whatever
+        they did there."""
         results: dict[int, list[RungResult]] = {number: [] for number in texts}
         going = list(texts)
         for level, rung in enumerate(self.rungs):
@@ -178,7 +182,8 @@ class Funnel:
                 asked = tuned + len(rung.protocol.score_seeds)
                 self.counts["lane_steps_saved"] += sum((asked - o.n_lanes) * o.n_steps for o in row)
             going.sort(key=lambda n: (-results[n][-1].speedup, n))
-            going = going[: max(1, round(rung.promote * len(going)))] if going else []
+            n_promoted = max(1, round(rung.promote * len(going)))
+            going = [n for k, n in enumerate(going) if k < n_promoted or n in sure]
         if self.rescoring is not None:
             self._rescore(self.rescoring, texts, results, done)
         return {number: tuple(found) for number, found in results.items()}

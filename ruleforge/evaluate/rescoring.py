@@ -14,16 +14,14 @@ import numpy as np
 
 from ruleforge.evaluate.baselines import Baselines, with_targets
 from ruleforge.evaluate.evaluator import Outcome, Progress
-from ruleforge.evaluate.lanes import ChunkJob, ChunkResult, Plan, RuleLanes, pack
+from ruleforge.evaluate.lanes import Plan, RuleLanes
+from ruleforge.evaluate.packing import Asked, Lane, train_lanes
 from ruleforge.evaluate.targets import smooth
-from ruleforge.evaluate.train import train_chunk
 from ruleforge.evaluate.workers import Workers
 from ruleforge.records import finite_or_none
 from ruleforge.tasks import Workload
 
 RESCORE_SEED: Final = 7000
-
-Scored = list[tuple[ChunkResult, int]]
 
 
 @dataclass
@@ -68,23 +66,19 @@ def on_more_seeds(
         workers: where the chunks run.
         done: told the progress in chunks.
     """
-    jobs: list[ChunkJob] = []
-    owners: list[list[tuple[int, str]]] = []
-    for workload in workloads:
-        mine = [i for i, each in enumerate(outcomes) if workload.name in each and each[workload.name].setting]
-        for seed in seeds:
-            rules = [_lane(texts[i], outcomes[i][workload.name]) for i in mine]
-            pending = [(i, workload.name) for i in mine]
-            for part in pack(rules, plan.score_lanes):
-                n_lanes = sum(len(rule.lanes) for rule in part)
-                owners.append(pending[:n_lanes])
-                pending = pending[n_lanes:]
-                n_steps = outcomes[owners[-1][0][0]][workload.name].n_steps
-                jobs.append(ChunkJob(workload, seed, n_steps, part, plan, plan.score_lanes))
-    found: dict[tuple[int, str], Scored] = {}
-    for result, owner in zip(workers.map(train_chunk, jobs, done), owners, strict=True):
-        for row, at in enumerate(owner):
-            found.setdefault(at, []).append((result, row))
+    places = [
+        (i, w.name)
+        for w in workloads
+        for i, each in enumerate(outcomes)
+        if w.name in each and each[w.name].setting
+    ]
+    by_name = {w.name: w for w in workloads}
+    asked = [
+        Asked(by_name[name], outcomes[i][name].n_steps, _lane(texts[i], outcomes[i][name]))
+        for i, name in places
+    ]
+    trained = train_lanes(asked, seeds, plan, plan.score_lanes, workers, done)
+    found = {at: lanes for at, (lanes,) in zip(places, trained, strict=True)}
     return [
         {name: _extended(outcome, found.get((i, name), [])) for name, outcome in each.items()}
         for i, each in enumerate(outcomes)
@@ -96,7 +90,7 @@ def _lane(text: str, outcome: Outcome) -> RuleLanes:
     return RuleLanes(outcome.hypers or text, (outcome.setting,))
 
 
-def _extended(outcome: Outcome, scored: Scored) -> Outcome:
+def _extended(outcome: Outcome, scored: list[Lane]) -> Outcome:
     """An outcome with more curves; train loss and metric are means over all seeds."""
     if not scored:
         return outcome

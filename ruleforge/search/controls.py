@@ -56,9 +56,7 @@ class Aging(Nsga2):
     """
 
     name: ClassVar[str] = "aging"
-
-    def _parent(self, rng: Rng, size: int = 0) -> Individual:
-        return super()._parent(rng, self.setup.tournament)
+    usual_tournament: ClassVar[int] = 8
 
     def _survivors(self, new: list[Individual]) -> tuple[Individual, ...]:
         return (*self._people, *new)[-self.setup.population :]

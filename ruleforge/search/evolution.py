@@ -35,6 +35,7 @@ class Nsga2:
     """
 
     name: ClassVar[str] = "nsga2"
+    usual_tournament: ClassVar[int] = 2
 
     def __init__(self, setup: Setup) -> None:
         if not setup.directions or setup.population < 1:
@@ -121,10 +122,11 @@ class Nsga2:
                 genome, origin = child.genome, f"constant{suffix}"
         return Child(genome, to_rule(genome), origin)
 
-    def _parent(self, rng: Rng, size: int = 2) -> Individual:
+    def _parent(self, rng: Rng) -> Individual:
         """By lexicase, or a tournament: lower front, then less crowded, then the first drawn."""
         if self._cases is not None and self._epsilon is not None:
             return self._people[epsilon_lexicase(rng, self._cases, self._epsilon)]
+        size = self.setup.tournament or self.usual_tournament
         drawn = [draw_index(rng, len(self._people)) for _ in range(size)]
         return self._people[min(drawn, key=lambda i: (self._standing[i][0], -self._standing[i][1]))]
 

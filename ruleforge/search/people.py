@@ -31,7 +31,7 @@ class Setup:
         seeds: known rules to start from, by name; hypers become constants at their defaults.
         immigrants: share of later generations that is random.
         weights: relative probability of each variation.
-        tournament: how many compete for parenthood in `aging`.
+        tournament: how many compete for parenthood; 0 for the strategy's usual number.
         selection: how parents are chosen: by fronts, or by `epsilon_lexicase` over cases.
         tune_top: how many of the best, by the first objective, get siblings with other constants.
         tune_moves: how many siblings each of them gets in a generation.
@@ -47,7 +47,7 @@ class Setup:
     seeds: tuple[tuple[str, Rule], ...] = ()
     immigrants: float = 0.1
     weights: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_WEIGHTS))
-    tournament: int = 8
+    tournament: int = 0
     selection: Selection = "nsga2"
     tune_top: int = 0
     tune_moves: int = 4

@@ -21,7 +21,7 @@ from ruleforge.app.config import parse_config
 from ruleforge.app.progress import QuietProgress
 from ruleforge.app.run import resume_run, run_search
 from ruleforge.errors import StoreError
-from ruleforge.evaluate import evaluator, train
+from ruleforge.evaluate import packing, train
 from ruleforge.store import Store
 from tests.app.test_search_runs import SMALL, Interrupting, config, contents
 
@@ -84,7 +84,7 @@ def count_trainings(patch: pytest.MonkeyPatch) -> list[int]:
         return train.train_chunk(job)
 
     counted.__module__, counted.__qualname__, counted.__name__ = train.__name__, "train_chunk", "train_chunk"
-    patch.setattr(evaluator, "train_chunk", counted)
+    patch.setattr(packing, "train_chunk", counted)
     return count
 
 

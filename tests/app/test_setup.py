@@ -17,15 +17,26 @@ def test_the_configs_limits_are_those_of_candidates() -> None:
     assert parse_config(text).limits.static == Limits(9, 1, 7.5, 24)
 
 
+def test_a_rung_trains_as_the_config_says() -> None:
+    config = parse_config(
+        "[training]\nworkloads = ['digits_mlp']\n"
+        "[[training.rungs]]\nsteps = 9\nlrs = 9\nrefine = true\nseeds = 2\nschedule = 'warmup_cosine'"
+    )
+    (_, low, _), (_, full, _) = rung_protocols(config, load_workloads(config))
+    assert (low.schedules, low.n_steps, low.refine, len(low.score_seeds)) == (("warmup_cosine",), 9, True, 2)
+    assert low.lrs == full.lrs and low.n_lanes == 4 + 2 + 2
+
+
 def test_no_seed_that_chose_a_setting_or_a_champion_scores_it() -> None:
     """However many seeds a config asks for: tuning, search, final and comparison are apart."""
     config = parse_config(
-        f"[training]\nworkloads = ['digits_mlp']\nseeds = {MOST_SEEDS}\nscore_seeds = {MOST_SEEDS}"
+        f"[training]\nworkloads = ['digits_mlp']\nseeds = {MOST_SEEDS}\nscore_seeds = {MOST_SEEDS}\n"
+        f"[[training.rungs]]\nsteps = 9\nseeds = {MOST_SEEDS}"
     )
     *rungs, (_, full, _) = rung_protocols(config, load_workloads(config))
     final, comparison = final_protocol(config), comparison_protocol(MOST_SEEDS)
-    assert all(not protocol.score_seeds for _, protocol, _ in rungs)
+    low = {seed for _, protocol, _ in rungs for seed in protocol.score_seeds}
     tuning = {seed for protocol in (full, final, comparison) for seed in protocol.tune_seeds}
     scoring = [set(protocol.score_seeds) for protocol in (full, final, comparison)]
     assert [len(each) for each in scoring] == [MOST_SEEDS] * 3
-    assert all(not (a & b) for a, b in combinations([tuning, *scoring], 2))
+    assert low and all(not (a & b) for a, b in combinations([tuning, low, *scoring], 2))

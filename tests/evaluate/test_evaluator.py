@@ -226,6 +226,17 @@ def test_the_funnel_refuses_what_cannot_win_and_counts_it(
     assert stages.counts["rung_0"] == 3 and stages.counts["rung_1"] == 1
 
 
+def test_who_is_sure_of_it_is_trained_in_full_beside_the_best() -> None:
+    stages = funnel()
+    before = stages.climb({n: TEXTS[n] for n in (1, 4, 8)})
+    worst = min(before, key=lambda n: (len(before[n]), before[n][-1].speedup))
+    after = stages.climb({n: TEXTS[n] for n in (1, 4, 8)}, sure={worst})
+    assert len(before[worst]) == 1 and len(after[worst]) == 2
+    assert {n: len(found) for n, found in after.items() if n != worst} == {
+        n: len(found) for n, found in before.items() if n != worst
+    }
+
+
 def test_without_dedupe_twins_are_trained() -> None:
     verdicts = funnel(dedupe=False).admit({n: described(n) for n in (1, 2, 3)})
     assert [v.status for v in verdicts.values()] == ["trained"] * 3

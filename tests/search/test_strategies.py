@@ -160,6 +160,17 @@ def test_nothing_good_is_lost_and_the_front_is_the_best() -> None:
     assert best == sorted(best)
 
 
+def test_a_larger_tournament_is_more_pressure() -> None:
+    shares = []
+    for size in (1, 2, 8):
+        strategy = make_strategy("nsga2", replace(SETUP, immigrants=0.0, tournament=size))
+        proposals = strategy.ask(0, 0, 20)
+        strategy.tell([Told(p, p.index, (float(p.index), float(p.index % 2))) for p in proposals])
+        best = {person.id for person in strategy.best(5)}
+        shares.append(sum(p.parents[0] in best for p in strategy.ask(1, 0, 300) if p.parents) / 300)
+    assert 0.15 < shares[0] < 0.4 and shares[0] + 0.1 < shares[1] < shares[2] - 0.1
+
+
 def test_parents_come_from_where_the_front_is_thin() -> None:
     strategy = make_strategy("nsga2", replace(SETUP, immigrants=0.0))
     points = [(0.0, 0.0), (100.0, 100.0), *((50 + i / 10, 50 + i / 10) for i in range(20))]

@@ -34,7 +34,7 @@ ALL_SUITES = (*SUITES, "sealed")
     metavar="NAME",
     help="Workloads in place of a suite; repeat or separate by commas.",
 )
-@click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True, help="Scoring seeds.")
+@click.option("--seeds", type=click.IntRange(1, 100), default=6, show_default=True, help="Scoring seeds.")
 @click.option(
     "--tune-hypers",
     "hyper_settings",
