@@ -51,6 +51,7 @@ from ruleforge.evaluate.lanes import ChunkJob, LaneSpec, Plan, RuleLanes, sample
 from ruleforge.evaluate.statistics import holm, p_value, seed_means, summarize, t_interval
 from ruleforge.evaluate.targets import LEVELS, Speedup, Targets, smooth, speedup
 from ruleforge.evaluate.train import train_chunk
+from ruleforge.evaluate.tuning import QUARTERS, best_setting, tuning_loss
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import Workload, load_suite
 
@@ -143,9 +144,10 @@ class Pool:
 
     Attributes:
         workload, n_steps: name and budget.
-        lrs, schedules: the settings; `inner` is where the grid proper begins and ends.
+        lrs, schedules: the settings: the grid, as far as it may widen, each step divided into quarters;
+            `inner` is where the grid proper begins and ends, in whole steps.
         curves: smoothed validation losses, (lr, schedule, seed, sample); NaN from where a lane diverged.
-        finals: what tuning reads, infinite where a lane diverged, (lr, schedule, seed).
+        losses: what tuning reads, infinite where a lane diverged, (lr, schedule, seed).
         others: other baselines, tuned and scored by the same protocol.
     """
 
@@ -155,22 +157,26 @@ class Pool:
     schedules: tuple[str, ...]
     inner: tuple[int, int]
     curves: NDArray[np.float64]
-    finals: NDArray[np.float64]
+    losses: NDArray[np.float64]
     others: Mapping[str, Outcome]
 
     def chosen(self, seeds: NDArray[np.int64], n_schedules: int) -> tuple[int, int]:
-        """The setting with the least mean loss over tuning seeds; the grid widens as in `evaluate`."""
-        losses = self.finals[:, :n_schedules][:, :, seeds].mean(2)
+        """The setting that tuning on these seeds leads to; the grid widens as in `evaluate`."""
+        losses = self.losses[::QUARTERS, :n_schedules][:, :, seeds].mean(2)
+        grid = self.lrs[::QUARTERS]
         low, high = self.inner
-        best = (0, 0)
         for _ in range(MAX_WIDENINGS + 1):
             at, schedule = np.unravel_index(int(np.argmin(losses[low:high])), losses[low:high].shape)
-            best = (low + int(at), int(schedule))
-            if best[0] not in (low, high - 1) or not np.isfinite(losses[best]):
+            best = low + int(at)
+            if best not in (low, high - 1) or not np.isfinite(losses[best, schedule]):
                 break
-            low, high = (low - 1, high) if best[0] == low else (low, high + 1)
-            low, high = max(low, 0), min(high, len(self.lrs))
-        return best
+            low, high = (low - 1, high) if best == low else (low, high + 1)
+            low, high = max(low, 0), min(high, len(grid))
+        specs = [LaneSpec(lr, name) for lr in grid[low:high] for name in self.schedules[:n_schedules]]
+        found = best_setting(specs, losses[low:high].ravel().tolist(), grid[1] / grid[0])
+        assert found is not None, f"Adam diverges everywhere on {self.workload}"
+        nearest = int(np.argmin(np.abs(np.log(np.array(self.lrs) / found.lr))))
+        return nearest, self.schedules.index(found.schedule)
 
     @cached_property
     def _reached(self) -> tuple[NDArray[np.float64], float]:
@@ -218,10 +224,12 @@ def make_pool(
     """Train a workload's pool, or read what an earlier call kept."""
     ratio = protocol.lrs[1] / protocol.lrs[0]
     outside = range(1, MAX_WIDENINGS + 1)
-    lrs = (
+    grid = (
         *(protocol.lrs[0] / ratio**k for k in reversed(outside)), *protocol.lrs,
         *(protocol.lrs[-1] * ratio**k for k in outside),
     )  # fmt: skip
+    between = [lr * ratio ** (k / QUARTERS) for lr in grid for k in range(QUARTERS)]
+    lrs = tuple(between[: -(QUARTERS - 1)])
     kept = folder / f"{workload.name}-{n_seeds}.json"
     key = tuning_key(workload, known("adam").rule.rule, protocol, plan)
     record = json.loads(kept.read_text()) if kept.is_file() else {}
@@ -235,26 +243,27 @@ def make_pool(
         ]
         results = pool.map(train_chunk, jobs)
         curves = np.stack([[smooth(curve) for curve in result.curves] for result in results], axis=1)
-        lost = np.stack([result.diverged_at for result in results], axis=1) > 0
-        finals = np.where(lost, np.inf, curves[:, :, -1])
+        losses = np.stack(
+            [list(map(tuning_loss, result.curves, result.diverged_at)) for result in results], axis=1
+        )
         names = [name for name in DEFAULT_BASELINES if name != "adam"]
         tuned = tune_baselines(
             {name: known(name).rule for name in names}, [workload], protocol, plan, pool, say=print
         )
         record = {
             "key": key, "commit": commit(),
-            "curves": _json(curves), "finals": _json(finals),
+            "curves": _json(curves), "losses": _json(losses),
             "others": {n: outcome_to_json(o) for n, o in tuned.outcomes[workload.name].items()},
         }  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(record))
     shape = (len(lrs), len(protocol.schedules), n_seeds)
     curves = np.array(record["curves"], dtype=float).reshape(*shape, -1)
-    finals = np.array(record["finals"], dtype=float).reshape(shape)
+    losses = np.array(record["losses"], dtype=float).reshape(shape)
     return Pool(
         workload.name, workload.steps, lrs, protocol.schedules,
         (MAX_WIDENINGS, MAX_WIDENINGS + len(protocol.lrs)), curves,
-        np.where(np.isnan(finals), np.inf, finals),
+        np.where(np.isnan(losses), np.inf, losses),
         {name: outcome_from_json(each) for name, each in record["others"].items()},
     )  # fmt: skip
 
@@ -308,7 +317,7 @@ class Look:
 def draws(pools: Sequence[Pool], design: Design, repetitions: int, seed: int) -> Iterator[dict[str, Speedup]]:
     """The speed-ups of the first copy over the second, on each workload, of each repetition."""
     rng = np.random.Generator(np.random.PCG64(seed))
-    n_seeds, n_schedules = pools[0].finals.shape[2], len(pools[0].schedules)
+    n_seeds, n_schedules = pools[0].losses.shape[2], len(pools[0].schedules)
     cuts = np.cumsum([design.n_tune, design.n_tune, design.n_score, design.n_score])
     for _ in range(repetitions):
         mine, copies = {}, {}
