@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 from ruleforge.app.config import parse_config
 from ruleforge.app.objectives import OBJECTIVES, Measured
@@ -70,18 +70,13 @@ class Bred:
         return from_text(self.spelled)
 
 
-def breed(
-    config: str, strategy: Strategy, generation: int, start: int, n: int, workers: Workers
-) -> list[Bred]:
+def breed(config: str, state: str, generation: int, start: int, n: int, workers: Workers) -> list[Bred]:
     """Proposals `start` to `start + n` of a generation, in order.
 
     Args:
-        config: the run's config as TOML, resolved.
-        strategy: it is asked through its state, so that any process can answer.
-        generation, start, n: which proposals.
+        config, state, generation, start, n: see `Litter`.
         workers: where they are made.
     """
-    state = json.dumps(strategy.state())
     litters = [
         Litter(config, state, generation, at, min(SLICE, start + n - at))
         for at in range(start, start + n, SLICE)
@@ -91,8 +86,7 @@ def breed(
 
 def born(litter: Litter) -> list[Bred]:
     """The proposals of one slice."""
-    config, _ = _of(litter.config)
-    strategy = _at(litter.config, litter.state)
+    config, strategy = _config(litter.config), _strategy(litter.config, litter.state)
     alone = [name for name in (*config.axes, *config.limits.trained) if OBJECTIVES[name].needs == "rule"]
     return [
         Bred(
@@ -109,15 +103,13 @@ def _judged(rule: Rule, names: list[str]) -> dict[str, float]:
 
 
 @lru_cache(maxsize=2)
-def _of(text: str) -> tuple[Config, Strategy]:
-    config = parse_config(text)
-    return config, search_strategy(config)
+def _config(text: str) -> Config:
+    return parse_config(text)
 
 
 @lru_cache(maxsize=1)
-def _at(config: str, state: str) -> Strategy:
-    """The config's strategy at a generation's start; one process breeds one generation at a time."""
-    _, strategy = _of(config)
-    restored: Any = json.loads(state)
-    strategy.restore(restored)
+def _strategy(config: str, state: str) -> Strategy:
+    """The config's strategy at a generation's start; its own object, since threads may ask at once."""
+    strategy = search_strategy(_config(config))
+    strategy.restore(json.loads(state))
     return strategy

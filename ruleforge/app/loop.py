@@ -202,13 +202,13 @@ class SearchRun:
         wanted = self.config.search.population
         asked: dict[int, Bred] = {}
         verdicts: dict[int, Verdict] = {}
-        index = 0
+        index, state = 0, json.dumps(self.strategy.state())
         while index < ASK_FACTOR * wanted:
             admitted = sum(v.status == "trained" for v in verdicts.values())
             missing = wanted - admitted
             if missing <= 0:
                 break
-            batch = breed(self.spelled, self.strategy, self.generation, index, missing, self.funnel.workers)
+            batch = breed(self.spelled, state, self.generation, index, missing, self.funnel.workers)
             index += len(batch)
             new = {self.next_id + k: proposal for k, proposal in enumerate(batch)}
             self.next_id += len(new)

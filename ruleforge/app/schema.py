@@ -16,6 +16,7 @@ from ruleforge.app.contradictions import contradictions
 from ruleforge.app.objectives import OBJECTIVES, Direction
 from ruleforge.app.values import (
     HELD_OUT,
+    KEPT_APART,
     Duration,
     Listed,
     PriorEntry,
@@ -30,7 +31,7 @@ from ruleforge.app.values import (
 from ruleforge.core.known import KNOWN
 from ruleforge.errors import GrammarError
 from ruleforge.evaluate.limits import Limits as StaticLimits
-from ruleforge.tasks import SEALED, SUITES, WORKLOADS, shares_data
+from ruleforge.tasks import SUITES, WORKLOADS, shares_data
 from ruleforge.words import did_you_mean
 
 # What people call a measured time; the one that is measured is `latency`.
@@ -264,7 +265,7 @@ class Training(Table):
     def _known_suite(cls, value: str | None) -> str | None:
         if value is None:
             return value
-        if value in (HELD_OUT, SEALED):
+        if value in KEPT_APART:
             fail(
                 f"the {value.replace('_', '-')} suite is never used by a search",
                 f"compare with it afterwards: ruleforge compare RUN --suite {value}",

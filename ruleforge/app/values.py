@@ -33,6 +33,16 @@ from ruleforge.tasks import SEALED, WORKLOADS
 from ruleforge.words import did_you_mean
 
 HELD_OUT: Final = "held_out"
+KEPT_APART: Final = (HELD_OUT, SEALED)  # suites that nothing may be chosen by
+
+
+def kept_suite(workload: str) -> str:
+    """The suite kept apart that a workload belongs to by its name, or ""."""
+    if workload.startswith(f"{SEALED}_"):
+        return SEALED
+    suite = WORKLOADS[workload].suite if workload in WORKLOADS else ""
+    return suite if suite in KEPT_APART else ""
+
 
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -255,14 +265,11 @@ def folder_of(info: ValidationInfo) -> Path:
 def _check_workload(name: str, info: ValidationInfo) -> str:
     """Refuse a workload that cannot be one; a user's file is looked for, not run."""
     folder = folder_of(info)
+    if suite := kept_suite(name):
+        words = suite.replace("_", " ")
+        fail(f"workload {name!r} is {words}, so a search never uses it", "`ruleforge tasks` shows suites")
     if name in WORKLOADS:
-        if WORKLOADS[name].suite == HELD_OUT:
-            fail(
-                f"workload {name!r} is held out, so a search never uses it", "`ruleforge tasks` shows suites"
-            )
         return name
-    if name.startswith(f"{SEALED}_"):
-        fail(f"workload {name!r} is sealed, so a search never uses it", "`ruleforge tasks` shows suites")
     place, colon, factory = name.rpartition(":")
     if not colon:
         fail(

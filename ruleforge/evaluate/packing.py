@@ -47,21 +47,46 @@ def train_lanes(
     Returns:
         For each one asked, for each of its lanes, the lane on each seed.
     """
+    found = train_each([(each, seed) for seed in seeds for each in asked], plan, size, workers, done)
+    return [
+        [[found[k][lane] for k in range(i, len(found), len(asked))] for lane in range(len(each.rule.lanes))]
+        for i, each in enumerate(asked)
+    ]
+
+
+def train_each(
+    asked: Sequence[tuple[Asked, int]],
+    plan: Plan,
+    size: int,
+    workers: Workers,
+    done: Callable[[int, int], None] = lambda finished, total: None,
+) -> list[list[Lane]]:
+    """Train lanes, each on a seed of its own; see `train_lanes`.
+
+    Args:
+        asked: with the seed; those on one workload and seed after one another.
+
+    Returns:
+        For each one asked, its lanes.
+    """
     jobs: list[ChunkJob] = []
-    owners: list[list[tuple[int, int]]] = []
-    numbered = list(enumerate(asked))
-    for seed in seeds:
-        for _, group in groupby(numbered, lambda each: (each[1].workload.name, each[1].n_steps)):
-            mine = list(group)
-            workload, n_steps = mine[0][1].workload, mine[0][1].n_steps
-            pending = [(i, lane) for i, each in mine for lane in range(len(each.rule.lanes))]
-            for part in pack([each.rule for _, each in mine], size):
-                n_lanes = sum(len(rule.lanes) for rule in part)
-                owners.append(pending[:n_lanes])
-                pending = pending[n_lanes:]
-                jobs.append(ChunkJob(workload, seed, n_steps, part, plan, size))
-    found: list[list[list[Lane]]] = [[[] for _ in each.rule.lanes] for each in asked]
+    owners: list[list[int]] = []
+    for (seed, _, n_steps), group in groupby(enumerate(asked), _place):
+        mine = [(i, each) for i, (each, _) in group]
+        pending = [i for i, each in mine for _ in each.rule.lanes]
+        for part in pack([each.rule for _, each in mine], size):
+            n_lanes = sum(len(rule.lanes) for rule in part)
+            owners.append(pending[:n_lanes])
+            pending = pending[n_lanes:]
+            jobs.append(ChunkJob(mine[0][1].workload, seed, n_steps, part, plan, size))
+    found: list[list[Lane]] = [[] for _ in asked]
     for result, owner in zip(workers.map(train_chunk, jobs, done), owners, strict=True):
-        for row, (i, lane) in enumerate(owner):
-            found[i][lane].append((result, row))
+        for row, i in enumerate(owner):
+            found[i].append((result, row))
     return found
+
+
+def _place(numbered: tuple[int, tuple[Asked, int]]) -> tuple[int, str, int]:
+    """What lanes of one chunk have in common."""
+    _, (asked, seed) = numbered
+    return seed, asked.workload.name, asked.n_steps

@@ -28,10 +28,11 @@ from scipy.special import stdtrit
 
 from ruleforge.core.text import RuleText
 from ruleforge.evaluate.evaluator import TUNE_SEED, Outcome, Progress, Protocol
-from ruleforge.evaluate.lanes import ChunkJob, LaneSpec, Plan, RuleLanes, pack, sample_steps
+from ruleforge.evaluate.lanes import LaneSpec, Plan, RuleLanes, sample_steps
+from ruleforge.evaluate.packing import Asked, train_each
 from ruleforge.evaluate.statistics import CONFIDENCE, in_words, summarize
 from ruleforge.evaluate.targets import Targets, smooth, speedup
-from ruleforge.evaluate.train import train_chunk
+from ruleforge.evaluate.tuning import best_lane
 from ruleforge.evaluate.workers import Workers
 from ruleforge.records import Json, finite_or_none
 from ruleforge.tasks import Workload
@@ -237,8 +238,8 @@ class Bench:
     ) -> LaneSpec | None:
         """The setting with the least mean last loss; None where that is infinite for all."""
         means = [float(self._last_losses(rule, w, spec, seeds).mean()) for spec in specs]
-        at = int(np.argmin(means))
-        return specs[at] if np.isfinite(means[at]) else None
+        at = best_lane(means)
+        return None if at is None else specs[at]
 
     def _shared(
         self, variant: RuleText, w: str, shared: LaneSpec | None, best: LaneSpec | None
@@ -297,28 +298,26 @@ class Bench:
         done: Progress = silent,
     ) -> None:
         """Train what was not trained yet, all workloads and seeds at once, in chunks of `size` lanes."""
-        jobs: list[ChunkJob] = []
-        keys: dict[str, str] = {}
+        asked: list[tuple[Asked, int]] = []
+        keys: list[str] = []
         for workload in self.workloads:
             for seed in seeds:
-                missing: dict[str, dict[LaneSpec, None]] = {}
+                missing: dict[str, tuple[str, dict[LaneSpec, None]]] = {}
                 for (rule, w), specs in lanes.items():
                     key = rule.rule.full_key
                     new = [s for s in specs if (key, w, s, seed) not in self._curves]
                     if w == workload.name and new:
-                        missing.setdefault(key, {}).update(dict.fromkeys(new))
-                        keys[str(rule)] = key
-                texts = {key: text for text, key in keys.items()}
-                rules = [RuleLanes(texts[key], tuple(specs)) for key, specs in missing.items()]
-                steps = self.protocol.steps(workload)
-                parts = pack(rules, size) if rules else []
-                jobs += [ChunkJob(workload, seed, steps, part, self.plan, size) for part in parts]
-        for job, result in zip(jobs, self.workers.map(train_chunk, jobs, done), strict=True):
-            trained = [(keys[rule.text], spec) for rule in job.rules for spec in rule.lanes]
-            for row, (key, spec) in enumerate(trained):
+                        missing.setdefault(key, (str(rule), {}))[1].update(dict.fromkeys(new))
+                for key, (text, wanted) in missing.items():
+                    rule_lanes = RuleLanes(text, tuple(wanted))
+                    asked.append((Asked(workload, self.protocol.steps(workload), rule_lanes), seed))
+                    keys.append(key)
+        found = train_each(asked, self.plan, size, self.workers, done)
+        for key, (each, seed), trained in zip(keys, asked, found, strict=True):
+            for spec, (result, row) in zip(each.rule.lanes, trained, strict=True):
                 curve = tuple(map(finite_or_none, smooth(result.curves[row])))
                 lost = (None,) if result.diverged_at[row] else curve[-1:]
-                self._curves[key, job.workload.name, spec, job.seed] = (*curve[:-1], *lost)
+                self._curves[key, each.workload.name, spec, seed] = (*curve[:-1], *lost)
 
 
 def _against(

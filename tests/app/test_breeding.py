@@ -49,7 +49,7 @@ def test_what_is_bred_is_what_the_strategy_proposes(name: str, workers: int) -> 
     with Workers(workers, "threads") as pool:
         for generation in range(3):
             asked = strategy.ask(generation, 3, SLICE + 4)
-            bred = breed(spelled, strategy, generation, 3, SLICE + 4, pool)
+            bred = breed(spelled, json.dumps(strategy.state()), generation, 3, SLICE + 4, pool)
             assert [(b.generation, b.index, b.parents, b.origin) for b in bred] == [
                 (p.generation, p.index, p.parents, p.origin) for p in asked
             ]

@@ -230,6 +230,17 @@ def test_list_of_a_run(run_cli: RunCli, finished_run: Path) -> None:
     refused(run_cli("list", "frist"), "did you mean 'first'")
 
 
+def test_the_command_line_has_the_seeds_of_what_it_calls() -> None:
+    from ruleforge.app.commands.comparing import compare
+    from ruleforge.app.commands.transforming import simplify
+    from ruleforge.app.compare import SEEDS
+    from ruleforge.simplify import paired
+
+    defaults = {command.name: {p.name: p.default for p in command.params} for command in (compare, simplify)}
+    assert defaults["compare"]["seeds"] == SEEDS
+    assert defaults["simplify"]["seeds"] == paired.SEEDS
+
+
 def test_check(run_cli: RunCli, finished_run: Path) -> None:
     assert run_cli("check", "first").stdout == f"{finished_run}: sound\n"
     assert loaded(run_cli("check", "first", "--json"))["faults"] == []

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ruleforge.core.known import known
 from ruleforge.evaluate.evaluator import Protocol, evaluate
 from ruleforge.evaluate.lanes import LaneSpec, Plan, RuleLanes
-from ruleforge.evaluate.packing import Asked, train_lanes
+from ruleforge.evaluate.packing import Asked, train_each, train_lanes
 from ruleforge.evaluate.tuning import best_lane, best_setting, tuning_loss
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import load_workload
@@ -97,3 +97,15 @@ def test_lanes_come_back_to_those_who_asked() -> None:
         alone = train_lanes([each], (1, 2), Plan(), 4, Workers(1))[0]
         for mine, its in zip(lanes, alone, strict=True):
             assert [r.curves[k].tolist() for r, k in mine] == [r.curves[k].tolist() for r, k in its]
+
+
+def test_each_on_its_own_seed_is_what_all_seeds_give() -> None:
+    small, other = load_workload("teacher_student", steps=8), load_workload("noisy_labels", steps=8)
+    wide = tuple(LaneSpec(lr, "constant") for lr in GRID[:5])
+    asked = [Asked(w, 8, RuleLanes("update = g\n", wide)) for w in (small, other)]
+    apart = train_each([(asked[1], 2), (asked[0], 1)], Plan(), 4, Workers(1))
+    together = train_lanes(asked, (1, 2), Plan(), 4, Workers(1))
+    for lanes, (i, seed) in zip(apart, ((1, 1), (0, 0)), strict=True):
+        for (result, row), its in zip(lanes, together[i], strict=True):
+            other_result, other_row = its[seed]
+            assert result.curves[row].tolist() == other_result.curves[other_row].tolist()

@@ -11,11 +11,11 @@ import pytest
 
 from ruleforge.core.known import known
 from ruleforge.core.text import RuleText, parse
+from ruleforge.evaluate import packing
 from ruleforge.evaluate.evaluator import TUNE_SEED, Outcome, Protocol
 from ruleforge.evaluate.lanes import ChunkJob, ChunkResult, LaneSpec, Plan, sample_steps
 from ruleforge.evaluate.statistics import summarize
 from ruleforge.evaluate.targets import Speedup
-from ruleforge.simplify import paired
 from ruleforge.simplify.paired import (
     PAIRED_SEED,
     Bench,
@@ -88,7 +88,7 @@ def trained_by(monkeypatch: pytest.MonkeyPatch, losses: Losses) -> list[tuple[st
         none = np.zeros(len(mine))
         return ChunkResult(np.array(rows), none, none, none, none.astype(np.int64))
 
-    monkeypatch.setattr(paired, "train_chunk", train)
+    monkeypatch.setattr(packing, "train_chunk", train)
     return lanes
 
 

@@ -68,6 +68,7 @@ def _bench(train: str | None, tasks: str | None, seeds: int, workers: int) -> Be
     if train is None and tasks is None:
         return None
     from ruleforge.app.display import remark
+    from ruleforge.app.values import KEPT_APART, kept_suite
     from ruleforge.backends import fastest_plane, prepare_plane
     from ruleforge.errors import InputError
     from ruleforge.evaluate.lanes import Plan
@@ -76,7 +77,7 @@ def _bench(train: str | None, tasks: str | None, seeds: int, workers: int) -> Be
     from ruleforge.tasks import load_suite, load_workload
 
     names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
-    kept = [name for name in names or [train or ""] if _is_kept_apart(name)]
+    kept = [name for name in names if kept_suite(name)] if names else [s for s in KEPT_APART if s == train]
     if kept:
         raise InputError(
             f"{', '.join(kept)}: kept apart, for whoever sees there which part of a rule counts "
@@ -87,14 +88,6 @@ def _bench(train: str | None, tasks: str | None, seeds: int, workers: int) -> Be
     plan = Plan(update_plane=fastest_plane(remark))
     prepare_plane(plan.update_plane, remark)
     return Bench(workloads, paired_protocol(seeds), plan=plan, workers=Workers(workers))
-
-
-def _is_kept_apart(name: str) -> bool:
-    from ruleforge.app.values import HELD_OUT
-    from ruleforge.tasks import SEALED, WORKLOADS
-
-    suite = WORKLOADS[name].suite if name in WORKLOADS else name
-    return suite in (HELD_OUT, SEALED) or name.startswith(f"{SEALED}_")
 
 
 def _print(name: str, result: Explained, *, trained: bool) -> None:
