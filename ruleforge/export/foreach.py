@@ -20,6 +20,7 @@ from ruleforge.core.rule import Kind
 from ruleforge.export.foreach_calls import Calls
 from ruleforge.export.foreach_numbers import Foreach, Numbers
 from ruleforge.export.lines import wrapped
+from ruleforge.export.zeros import tells_zeros_apart
 from ruleforge.render.python import TorchWriter, live_numbers
 from ruleforge.render.script import Script, Slot, Statement
 
@@ -133,7 +134,8 @@ class _Lowering:
         for place, arg in enumerate(call.operands):
             wish = want if place == 0 and (call.stem or item.op == "sign") else ""
             names.append(self._emit(arg, wish))
-        if item.op == "sign" and names[0] not in self.storage and self.left[item.args[0]] == 1:
+        mine = names[0] not in self.storage and self.left[item.args[0]] == 1
+        if item.op == "sign" and mine and not tells_zeros_apart(self.script, item):
             name = names[0]
             self.helpers["_signs_"] = None
             self._add(f"_signs_({name})")

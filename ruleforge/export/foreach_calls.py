@@ -21,6 +21,10 @@ from ruleforge.render.script import Script, Slot
 _UNARY = frozenset("neg abs sqrt exp log log1p expm1 sin cos tan asin acos atan sinh cosh tanh floor".split())
 _BINARY = frozenset("add sub mul div minimum maximum".split())
 _COMMUTES = frozenset("add mul minimum maximum".split())
+# Ops that give finite numbers for finite numbers, but for sums and products that grow beyond all bounds.
+_FINITE = frozenset(
+    "add sub mul neg abs sign cbrt sin cos atan tanh atan2 floor minimum maximum clip lerp where".split()
+)
 
 
 @dataclass(frozen=True)
@@ -154,10 +158,24 @@ class Calls:
         if item.op == "lerp":
             x = item.args[2]
             leaves = all(arg.op in ("g", "w", "state") for arg in item.args[:2])
-            if self.is_fixed(x) and leaves and not any(map(self.is_number, item.args[:2])):
+            numbers = any(map(self.is_number, item.args[:2]))
+            if self.is_fixed(x) and leaves and not numbers and all(map(self._is_finite, item.args[:2])):
                 return Call("lerp", item.args[:2], f", {self.writer.write(x)}")
         lists = tuple(arg for arg in dict.fromkeys(item.args) if not self.is_number(arg))
         return Call("", lists)
+
+    def _is_finite(self, item: Expr, known: frozenset[Expr] = frozenset()) -> bool:
+        """Whether a value is finite while gradients are: torch's `lerp` makes NaN of an infinity."""
+        if item.op == "state":
+            return item in known or self._is_finite(self._next_of(item), known | {item})
+        if not item.args or self.is_number(item):
+            return True
+        if item.op == "mul" and not any(map(self.is_number, item.args)):  # states may outgrow all bounds
+            return not any(node.op == "state" for node in ex.walk(list(item.args)))
+        return item.op in _FINITE and all(self._is_finite(arg, known) for arg in item.args)
+
+    def _next_of(self, state: Expr) -> Expr:
+        return next(slot.next for slot in self.slots if ex.state(slot.index) is state)
 
     def _prefers_second(self, item: Expr) -> bool:
         """Whether the second argument is the better one to overwrite, or the longer list of numbers."""

@@ -21,6 +21,7 @@ from ruleforge.core.text import RuleText
 from ruleforge.export.lines import WIDTH, float_literal, indented, wrapped
 from ruleforge.export.pure import pure_function
 from ruleforge.export.safety import check_class_name, check_names, class_name_for, plain_lines, snake
+from ruleforge.export.zeros import tells_zeros_apart
 from ruleforge.render.base import ATOM, Spelling
 from ruleforge.render.helpers import JAX_HELPERS, with_needed
 from ruleforge.render.python import HOST, NUMPY, PythonWriter, live_numbers
@@ -53,6 +54,8 @@ class JaxWriter(PythonWriter):
 
     def spelling(self, item: Expr) -> Spelling:
         words = NUMPY[item.op]
+        if item.op == "sign" and tells_zeros_apart(self.script, item):
+            return Spelling("_sign({0})", helpers=("_sign",))
         fixed = self.script.kinds[item] is Kind.HOST and item not in self.live
         if fixed and item.op in _CALLS:
             ranges = [self.script.ranges.get(arg, ANY) for arg in item.args]

@@ -246,6 +246,11 @@ def _orthogonalize(x: Array) -> Array:
 
 JAX_HELPERS: dict[str, str] = {
     **{name: NUMPY_HELPERS[name].replace("np.", "jnp.") for name in (*_COMPARE, "_where", "_mask")},
+    "_sign": '''
+def _sign(x: Array) -> Array:
+    """-1, 0 or 1; 0 for -0 too, which jnp.sign keeps."""
+    return jnp.where(x == 0, 0.0, jnp.sign(x))
+''',
     "_norm": '''
 def _norm(x: Array) -> Array:
     """2-norm of the whole array."""

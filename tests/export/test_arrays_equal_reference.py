@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tests.export.tricky import TRICKY
 
 FLOAT64 = 1e-12
 FLOAT32 = 2e-5
+N_RANDOM = 200
 
 
 def numpy_class(text: RuleText, folder: Path) -> Any:
@@ -111,17 +113,38 @@ def test_hyperparameters_are_injected() -> None:
     np.testing.assert_allclose(many, [trained(0.1), trained(0.2)], rtol=1e-6)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", grammar_names())
-def test_random_rules_of_every_grammar(name: str, tmp_path: Path) -> None:
-    """200 rules that a search would propose: torch by tensor and by list, and numpy, as the reference."""
-    vocabulary = Vocabulary(load_grammar(name))
+@functools.cache
+def random_rules_of(grammar: str) -> tuple[RuleText, ...]:
+    """Distinct rules that a search with this grammar would begin with."""
+    vocabulary = Vocabulary(load_grammar(grammar))
     rng = np.random.default_rng(0)
-    for _ in range(200):
+    found: dict[str, RuleText] = {}
+    while len(found) < N_RANDOM:
         text = name_rule(random_child(rng, vocabulary).rule)
+        found.setdefault(text.rule.key, text)
+    return tuple(found.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("grammar", grammar_names())
+def test_random_rules_of_every_grammar(grammar: str, tmp_path: Path) -> None:
+    """Torch by tensor and by list, and numpy, as the reference."""
+    for text in random_rules_of(grammar):
         exported, extra = load_class(text, tmp_path), options_for(text)
         for way in ({"foreach": False}, {"foreach": True}):
             assert_same_training(
                 text, lambda p, e=exported, x=extra, y=way: e(p, lr=LR, **x, **y), np.float64, FLOAT64
             )
         check_numpy(text, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("grammar", grammar_names())
+def test_random_rules_of_every_grammar_in_optax(grammar: str, tmp_path: Path) -> None:
+    """The same rules under jit, each compiled."""
+    pytest.importorskip("optax")
+    import jax
+
+    for text in random_rules_of(grammar):
+        check_optax(text, tmp_path)
+        jax.clear_caches()

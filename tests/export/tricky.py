@@ -155,6 +155,22 @@ k = k * 0.5 + g
 x = log(2 - t)
 update = where(x, g, w) + where(x < 0, 1, g) + minimum(x, 1) + sign(x)
 """,
+    "zeros_with_signs": """
+m: state = 0
+old = m
+m = clip(g, -0.8, 1.3) / m
+update = maximum(g, minimum(g, m) / sign(-old))
+""",
+    "infinite_state": """
+m: state = 0
+update = exp(-abs(lerp(g, m, 0.8)))
+m = g / m
+""",
+    "average_near_zero": """
+m: state = 0
+update = square(g / (2.91e-05 + m))
+m = lerp(g, m, 0.999545)
+""",
     "numbers_meet_tensors": """
 a = where(first, 1, g) + minimum(2, g) + maximum(g, 0.5) + atan2(g, 2) + hypot(3, g)
 b = clip(g, -1, t) + clip(2, g, w) + where(g > 0, 1, 0.3) + (2 < g) + (g == g)
