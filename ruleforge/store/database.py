@@ -141,6 +141,10 @@ def _check_format(folder: Path, database: sqlite3.Connection) -> None:
     application = database.execute("PRAGMA application_id").fetchone()[0]
     version = version_of(database)
     where = str(folder / DATABASE)
+    if application != APPLICATION_ID and not (folder / DATABASE).stat().st_size:
+        raise StoreError(
+            "run.db is empty", hint="a copy that was cut short? restore it from a copy", file=where
+        )
     if application != APPLICATION_ID:
         raise StoreError(
             "run.db is a database of something else",

@@ -420,7 +420,7 @@ def damaged_folders(root: Path) -> dict[str, str]:
     return {
         "no_database": "holds no run.db",
         "text": "not a database",
-        "empty_file": "something else",
+        "empty_file": "is empty",
         "other": "something else",
         "newer": "format 99",
         "torn": "malformed",
