@@ -207,7 +207,6 @@ class _Evaluation:
         self.plan, self.workers, self.done = plan, workers, done
         self.entrants: list[str] = []
         self.entrants_of: list[range] = []
-        self.chosen: dict[tuple[int, int], LaneSpec] = {}
         for text in texts:
             first = len(self.entrants)
             self.entrants += (text, *settings_of(text, protocol.hyper_settings))
@@ -228,7 +227,7 @@ class _Evaluation:
         chosen = [[self._best_of(mine, w) for w in range(len(self.workloads))] for mine in self.entrants_of]
         scored = self._score([at for row in chosen for at in row])
         return [
-            [self._outcome(mine, at, scored.get(at, [])) for at in row]
+            [self._outcome(mine, at, scored.get(at)) for at in row]
             for mine, row in zip(self.entrants_of, chosen, strict=True)
         ]
 
@@ -272,36 +271,40 @@ class _Evaluation:
         lr = edge.get(tuning.specs[best].lr)
         return tuple(LaneSpec(lr, schedule) for schedule in self.protocol.schedules) if lr else ()
 
-    def _score(self, places: list[tuple[int, int]]) -> dict[tuple[int, int], list[Lane]]:
+    def _score(self, places: list[tuple[int, int]]) -> dict[tuple[int, int], tuple[LaneSpec, list[Lane]]]:
+        """The setting chosen at each place, and its lane on each scoring seed."""
         if not self.protocol.score_seeds:
             return {}
         step = self.protocol.step
         settings = {at: best_setting(self.tuning[at].specs, self.tuning[at].losses, step) for at in places}
         chosen = {at: (spec,) for at, spec in settings.items() if spec is not None}
         found = self._train(chosen, self.protocol.score_seeds, self.plan.score_lanes)
-        self.chosen = {at: spec for at, (spec,) in chosen.items()}
-        return {at: lanes for at, (lanes,) in found.items()}
+        return {at: (chosen[at][0], lanes) for at, (lanes,) in found.items()}
 
-    def _outcome(self, mine: range, at: tuple[int, int], scored: list[Lane]) -> Outcome:
+    def _outcome(
+        self, mine: range, at: tuple[int, int], score: tuple[LaneSpec, list[Lane]] | None
+    ) -> Outcome:
         tuning, workload = self.tuning[at], self.workloads[at[1]]
         tuned = [where for e in mine for where in self.tuning[e, at[1]].lost]
         lost = [where for where in tuned if where]
+        best = tuning.best()
+        read = None if best is None else (tuning.specs[best], [tuning.shown[best]])
+        setting, shown = score or read or (None, [])
+        scored = shown if score else []
         outcome = Outcome(
-            workload=workload.name, n_steps=self.protocol.steps(workload), setting=None, lr=None, curves=(),
+            workload=workload.name, n_steps=self.protocol.steps(workload), setting=setting, lr=None,
+            curves=(),
             final_losses=tuple(map(finite_or_none, tuning.finals)), tried=tuple(tuning.specs),
             n_lanes=len(tuned) + len(scored),
             n_diverged=len(lost) + sum(bool(r.diverged_at[k]) for r, k in scored),
             diverged_at=min(lost, default=None),
             hypers=self.entrants[at[0]] if at[0] != mine[0] else "",
         )  # fmt: skip
-        best = tuning.best()
-        if best is None:
+        if not shown:
             return outcome
-        shown = scored or [tuning.shown[best]]
         result, row = shown[0]
         return replace(
             outcome,
-            setting=self.chosen.get(at, tuning.specs[best]),
             lr=float(result.lrs[row]),
             curves=tuple(tuple(finite_or_none(v) for v in smooth(r.curves[k])) for r, k in shown),
             train_loss=finite_or_none(float(np.mean([r.train_losses[k] for r, k in shown]))),

@@ -146,6 +146,25 @@ def supervised(
     return Task(name, init, batch or row_batch(rows.x, rows.y, batch_size), loss, evaluate, steps, sources)
 
 
+def endless(
+    name: str,
+    init: Callable[[torch.Generator], Params],
+    forward: Forward,
+    draw: Callable[[torch.Generator, int], Batch],
+    valid: Batch,
+    *,
+    batch_size: int,
+    steps: int,
+    sources: str,
+    measure: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Task:
+    """`supervised` on rows drawn anew for each batch: `draw` is (generator, n) → x, y; `valid` is fixed."""
+    return supervised(
+        name, init, forward, Rows(*valid, *valid), batch_size=batch_size, steps=steps, sources=sources,
+        batch=lambda generator: draw(generator, batch_size), measure=measure,
+    )  # fmt: skip
+
+
 def split_rows(x: Any, y: Any, n_valid: int, generator: torch.Generator) -> Rows:
     """Shuffle rows once and set the last `n_valid` aside; x becomes float32, y float32 or int64.
 

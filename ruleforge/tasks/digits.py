@@ -1,4 +1,4 @@
-"""Handwritten digits, 8 × 8 grey pixels, as two tasks that share no row.
+"""Handwritten digits, 8 × 8 grey pixels: two tasks on the first rows, one on the others.
 
 Knows scikit-learn's bundled copy of the data and nothing of suites. Nothing is downloaded.
 """
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .base import Params, Task
-from .blocks import Rows, linear, linear_init, mlp, mlp_init, split_rows, standardized, supervised
+from .blocks import Rows, linear, linear_init, mlp, mlp_init, split_rows, standardized, supervised, uniform
 from .seeds import generator_from
 
 SOURCES = "scikit-learn load_digits: Alpaydin & Kaynak 1998, Handwritten Digits, UCI, CC BY 4.0"
@@ -39,6 +39,31 @@ def digits_mlp(batch_size: int = 32, steps: int = 120, hidden: int = 32) -> Task
         batch_size=batch_size,
         steps=steps,
         sources=SOURCES,
+    )
+
+
+def digits_tied(batch_size: int = 32, steps: int = 150, code: int = 12) -> Task:
+    """An autoencoder 64-`code`-64 whose two layers share one matrix, on the rows of `digits_mlp`.
+
+    The code is tanh(W x + b), the output Wᵀ code + c. Shared weights make a loss of degree four in W.
+    """
+    rows = _rows(0, 1200, 200)
+
+    def init(generator: torch.Generator) -> Params:
+        params = linear_init(generator, "0", 64, code)
+        return params | {"out.bias": uniform(generator, 64, bound=code**-0.5)}
+
+    def forward(params: Params, x: Tensor) -> Tensor:
+        return torch.tanh(linear(params, "0", x)) @ params["0.weight"] + params["out.bias"]
+
+    return supervised(
+        "digits_tied",
+        init,
+        forward,
+        Rows(rows.x, rows.x, rows.x_valid, rows.x_valid),
+        batch_size=batch_size,
+        steps=steps,
+        sources=f"{SOURCES}; tied weights: Vincent et al. 2010, JMLR 11",
     )
 
 

@@ -113,7 +113,7 @@ class Dense:
         return linear(params, "head", x)
 
 
-CELLS = ("elman", "gru")
+CELLS = {"elman": 1, "gru": 3, "lstm": 4}  # and how many linear maps of input and state each has
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,8 @@ class Recurrent:
     Attributes:
         n_in, n_out: of one step.
         width: of the hidden state.
-        cell: "elman" (tanh) or "gru" (Cho et al. 2014, gates as torch has them).
+        cell: "elman" (tanh), "gru" (Cho et al. 2014) or "lstm" (Hochreiter & Schmidhuber 1997), gates
+            as torch has them.
         every_step: outputs after every step, (B, T, n_out), or after the last, (B, n_out).
     """
 
@@ -134,20 +135,24 @@ class Recurrent:
     every_step: bool = False
 
     def __post_init__(self) -> None:
-        chosen("cell", self.cell, CELLS)
+        chosen("cell", self.cell, tuple(CELLS))
 
     def init(self, generator: torch.Generator) -> Params:
-        n = self.width * (3 if self.cell == "gru" else 1)
+        n = self.width * CELLS[self.cell]
         params = linear_init(generator, "input", self.n_in, n)
         params |= linear_init(generator, "hidden", self.width, n)
         return params | linear_init(generator, "head", self.width, self.n_out)
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         given = linear(params, "input", x)  # (B, T, n): all steps at once
-        h = torch.zeros_like(given[:, 0, : self.width])
+        h = memory = torch.zeros_like(given[:, 0, : self.width])
         states = []
         for t in range(x.shape[1]):
-            h = self._step(given[:, t], linear(params, "hidden", h), h)
+            kept = linear(params, "hidden", h)
+            if self.cell == "lstm":
+                h, memory = self._remembering(given[:, t] + kept, memory)
+            else:
+                h = self._step(given[:, t], kept, h)
             states.append(h)
         return linear(params, "head", torch.stack(states, 1) if self.every_step else h)
 
@@ -159,6 +164,13 @@ class Recurrent:
         reset, update = gates[:, :w], gates[:, w:]
         new = torch.tanh(given[:, 2 * w :] + reset * kept[:, 2 * w :])
         return new + update * (h - new)
+
+    def _remembering(self, sums: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """An LSTM's next hidden state and memory."""
+        w = self.width
+        entry, forget, leave = (torch.sigmoid(sums[:, k * w : (k + 1) * w]) for k in (0, 1, 3))
+        memory = forget * memory + entry * torch.tanh(sums[:, 2 * w : 3 * w])
+        return leave * torch.tanh(memory), memory
 
 
 @dataclass(frozen=True)
@@ -225,6 +237,43 @@ class Transformer:
         query, key, value = split[0], split[1], split[2]  # (B, heads, T, size)
         weight = torch.softmax(query @ key.transpose(-1, -2) / size**0.5 + later, -1)
         return (weight @ value).transpose(1, 2).reshape(n, length, self.width)
+
+
+@dataclass(frozen=True)
+class CausalConv:
+    """Symbols in, scores of the next symbol at every place out: gated convolutions that look back alone.
+
+    Attributes:
+        n_symbols: size of the alphabet.
+        width: channels.
+        blocks: convolutions in a row, each added to what it got.
+        reach: places that each sees: its own and those just before.
+
+    Source:
+        Dauphin et al. 2017, Language modeling with gated convolutional networks, arXiv:1612.08083.
+    """
+
+    n_symbols: int
+    width: int = 12
+    blocks: int = 2
+    reach: int = 3
+
+    def init(self, generator: torch.Generator) -> Params:
+        params = {"embedding": torch.randn(self.n_symbols, self.width, generator=generator) * 0.5}
+        for i in range(self.blocks):
+            params |= linear_init(generator, f"conv{i}", self.reach * self.width, 2 * self.width)
+        return params | linear_init(generator, "head", self.width, self.n_symbols)
+
+    def __call__(self, params: Params, x: Tensor) -> Tensor:
+        n, length = x.shape
+        symbols = F.one_hot(x.reshape(-1), self.n_symbols).float() @ params["embedding"]
+        h = symbols.reshape(n, length, self.width)
+        for i in range(self.blocks):
+            padded = F.pad(h, (0, 0, self.reach - 1, 0))
+            seen = torch.cat([padded[:, k : k + length] for k in range(self.reach)], -1)
+            value, gate = linear(params, f"conv{i}", seen).chunk(2, -1)
+            h = h + value * torch.sigmoid(gate)
+        return linear(params, "head", h)
 
 
 @dataclass(frozen=True)

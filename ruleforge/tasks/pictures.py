@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import Batch, Params, Task
-from .blocks import Rows, knobs_within, linear, mlp_init, supervised
+from .blocks import endless, knobs_within, linear, mlp_init
 from .nets import ACTIVATIONS, Conv, Mixer, chosen
 from .seeds import generator_from
 
@@ -55,7 +55,7 @@ def textures(
     axis = torch.arange(SIDE).float()
     places = torch.cartesian_prod(axis, axis)  # (64, 2)
 
-    def draw(generator: torch.Generator, n: int, wrong: float) -> Batch:
+    def draw(generator: torch.Generator, n: int, wrong: float = label_noise) -> Batch:
         y = torch.multinomial(frequency, n, replacement=True, generator=generator)
         u = torch.rand(n, 2, 1, generator=generator)
         x = (0.7 + 0.6 * u[:, 0]) * torch.sin(waves[y] @ places.T + 2 * torch.pi * u[:, 1])
@@ -69,17 +69,11 @@ def textures(
         model = Mixer(4, 16, n_classes, width, activation)
     else:
         model = Conv(16, 4, n_classes, width, activation=activation)
-    x, y = draw(fixed, 200, 0.0)
-    return supervised(
-        name,
-        model.init,
-        model,
-        Rows(x, y, x, y),
-        batch_size=batch_size,
-        steps=steps,
+    return endless(
+        name, model.init, model, draw, draw(fixed, 200, 0.0),
+        batch_size=batch_size, steps=steps,
         sources="generated gratings; MLP-mixer: Tolstikhin et al. 2021, arXiv:2105.01601",
-        batch=lambda generator: draw(generator, batch_size, label_noise),
-    )
+    )  # fmt: skip
 
 
 def _patches(x: Tensor) -> Tensor:
@@ -131,14 +125,13 @@ def strokes(
         narrow = linear(params, "1", activate(linear(params, "0", x)))  # the code, (n, code)
         return linear(params, "3", activate(linear(params, "2", narrow)))
 
-    x, y = draw(generator_from(name, "valid", n_strokes), 100)
-    return supervised(
+    return endless(
         name,
         lambda generator: mlp_init(generator, SIDE * SIDE, width, code, width, SIDE * SIDE),
         forward,
-        Rows(x, y, x, y),
+        draw,
+        draw(generator_from(name, "valid", n_strokes), 100),
         batch_size=batch_size,
         steps=steps,
         sources="generated strokes; autoencoders: Hinton & Salakhutdinov 2006, Science 313",
-        batch=lambda generator: draw(generator, batch_size),
     )

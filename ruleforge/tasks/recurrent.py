@@ -1,4 +1,4 @@
-"""Families for recurrent networks: sums to be remembered, and oscillations to be continued.
+"""Families for recurrent networks: sums and echoes to be remembered, oscillations to be continued.
 
 Endless generated data. Knows how it is drawn and no suite.
 """
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .base import Batch, Task
-from .blocks import Rows, knobs_within, supervised
+from .blocks import endless, knobs_within
 from .nets import Recurrent
 from .seeds import generator_from
 
@@ -48,18 +48,12 @@ def adding(
         target = (numbers * marks).sum(1, keepdim=True) * 1.5**0.5  # two uniforms on ±1: variance 2/3
         return torch.stack([numbers, marks], -1), target + noise * torch.randn(n, 1, generator=generator)
 
-    x, y = draw(generator_from(name, "valid", length), 200)
     net = Recurrent(2, 1, width, cell)
-    return supervised(
-        name,
-        net.init,
-        net,
-        Rows(x, y, x, y),
-        batch_size=batch_size,
-        steps=steps,
+    return endless(
+        name, net.init, net, draw, draw(generator_from(name, "valid", length), 200),
+        batch_size=batch_size, steps=steps,
         sources="generated; the adding problem: Hochreiter & Schmidhuber 1997, Neural Computation 9(8)",
-        batch=lambda generator: draw(generator, batch_size),
-    )
+    )  # fmt: skip
 
 
 def series(
@@ -96,15 +90,50 @@ def series(
         shown = waves[:, :-1] + noise * torch.randn(n, length, generator=generator)
         return shown[..., None], waves[:, 1:, None]
 
-    x, y = draw(generator_from(name, "valid", length, tones), 100)
     net = Recurrent(1, 1, width, cell, every_step=True)
-    return supervised(
-        name,
-        net.init,
-        net,
-        Rows(x, y, x, y),
-        batch_size=batch_size,
-        steps=steps,
-        sources="generated; sums of damped tones",
-        batch=lambda generator: draw(generator, batch_size),
-    )
+    return endless(
+        name, net.init, net, draw, draw(generator_from(name, "valid", length, tones), 100),
+        batch_size=batch_size, steps=steps, sources="generated; sums of damped tones",
+    )  # fmt: skip
+
+
+def echo(
+    batch_size: int = 32,
+    steps: int = 200,
+    name: str = "echo",
+    length: int = 8,
+    delay: int = 2,
+    fading: float = 0.5,
+    cell: str = "lstm",
+    width: int = 10,
+) -> Task:
+    """A recurrent network repeats what it was shown some steps ago, and a fading sum of all before (endless).
+
+    Two outputs a step: the number shown `delay` steps earlier, and the sum of the numbers so far in which
+    each counts `fading` times the next one. Both have about unit variance; before the start lie zeros.
+
+    Args:
+        batch_size: fresh sequences a step.
+        steps: optimizer steps of the full budget.
+        name: what tables call it; another name is other validation sequences.
+        length: steps of a sequence (4 to 24).
+        delay: how far back the echo lies (1 to 4).
+        fading: of the sum (0 to 0.95).
+        cell: "elman", "gru" or "lstm".
+        width: of the hidden state.
+    """
+    knobs_within(name, length=(length, 4, 24), delay=(delay, 1, 4), fading=(fading, 0, 0.95))
+    lag = torch.arange(length)[:, None] - torch.arange(length)
+    kernel = torch.where(lag >= 0, float(fading) ** lag.clamp_min(0), 0.0) * (1 - fading**2) ** 0.5
+
+    def draw(generator: torch.Generator, n: int) -> Batch:
+        x = torch.randn(n, length, generator=generator)
+        late = F.pad(x, (delay, 0))[:, :length]
+        return x[..., None], torch.stack([late, x @ kernel.T], -1)
+
+    net = Recurrent(1, 2, width, cell, every_step=True)
+    return endless(
+        name, net.init, net, draw, draw(generator_from(name, "valid", length), 100),
+        batch_size=batch_size, steps=steps,
+        sources="generated; LSTM: Hochreiter & Schmidhuber 1997, Neural Computation 9(8)",
+    )  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import unicodedata
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,12 +18,13 @@ from torch import Tensor
 
 from ..errors import TaskError
 from .base import Batch, Params, Task
-from .blocks import Rows, knobs_within, linear, linear_init, supervised
-from .nets import Transformer, chosen
+from .blocks import Rows, endless, knobs_within, linear, linear_init, supervised
+from .nets import CausalConv, Transformer, chosen
 from .seeds import generator_from
 
 CODE_ALPHABET = "\x00 \nabcdefghijklmnopqrstuvwxyz_.,:()='\""  # 0 stands for every other character
 CODE_MODULES = ("argparse", "difflib", "textwrap")
+NAME_ALPHABET = "\x00 ABCDEFGHIJKLMNOPQRSTUVWXYZ-"  # 0 ends a name, and stands for digits too
 
 
 def _zipf(n: int, exponent: float) -> Tensor:
@@ -69,7 +71,7 @@ def token_sets(
     importance = torch.exp(1.5 * torch.randn(n_symbols, 1, generator=fixed))
     votes = importance * F.one_hot(torch.randint(n_classes, (n_symbols,), generator=fixed), n_classes)
 
-    def draw(generator: torch.Generator, n: int, noise: float) -> Batch:
+    def draw(generator: torch.Generator, n: int, noise: float = label_noise) -> Batch:
         x = torch.multinomial(frequency, n * length, replacement=True, generator=generator)
         x = F.one_hot(x.reshape(n, length), n_symbols).sum(1).float()  # how often each occurs
         y = (x @ votes).argmax(-1)
@@ -94,17 +96,10 @@ def token_sets(
         pooled = (x @ (weight[:, None] * value)) / (x @ weight[:, None] + 1e-9)
         return linear(params, "head", pooled)
 
-    x, y = draw(fixed, 200, 0.0)
-    return supervised(
-        name,
-        init,
-        forward,
-        Rows(x, y, x, y),
-        batch_size=batch_size,
-        steps=steps,
-        sources="generated; attention pooling: Yang et al. 2016, NAACL",
-        batch=lambda generator: draw(generator, batch_size, label_noise),
-    )
+    return endless(
+        name, init, forward, draw, draw(fixed, 200, 0.0),
+        batch_size=batch_size, steps=steps, sources="generated; attention pooling: Yang et al. 2016, NAACL",
+    )  # fmt: skip
 
 
 def label_sets(
@@ -145,22 +140,21 @@ def label_sets(
 
     border = torch.quantile(features(fixed, 4096) @ true, 1 - rarity, dim=0)
 
-    def draw(generator: torch.Generator, n: int, noise: float) -> Batch:
+    def draw(generator: torch.Generator, n: int, noise: float = label_noise) -> Batch:
         x = features(generator, n)
         y = (x @ true > border).float()
         flipped = torch.rand(y.shape, generator=generator) < noise
         return x, torch.where(flipped, 1 - y, y)
 
-    x, y = draw(fixed, 200, 0.0)
-    return supervised(
+    return endless(
         name,
         lambda generator: linear_init(generator, "0", n_symbols, n_labels),
         lambda params, x: linear(params, "0", x),
-        Rows(x, y, x, y),
+        draw,
+        draw(fixed, 200, 0.0),
         batch_size=batch_size,
         steps=steps,
         sources="generated; sparse features with Zipf frequencies, rare labels",
-        batch=lambda generator: draw(generator, batch_size, label_noise),
         measure=lambda output, target: (F.softplus(output) - output * target).mean(),
     )
 
@@ -182,6 +176,20 @@ def _code(n_chars: int) -> tuple[Tensor, str]:
     return torch.tensor(folded), hashlib.blake2b(bytes(folded), digest_size=8).hexdigest()
 
 
+@lru_cache(maxsize=2)
+def _names(n_chars: int) -> tuple[Tensor, str]:
+    """Names of Unicode's characters, one after the other in a fixed shuffle, and their digest; as `_code`.
+
+    A name, once given, never changes, but later versions have more: only those that Unicode 3.2 knows.
+    """
+    named = unicodedata.ucd_3_2_0.name
+    names = [name for point in range(0x80, 0x2E80) if (name := named(chr(point), ""))]
+    order = torch.randperm(len(names), generator=generator_from("names of characters")).tolist()
+    text = "\x00".join(names[k] for k in order)
+    folded = [max(NAME_ALPHABET.find(character), 0) for character in text[:n_chars]]
+    return torch.tensor(folded), hashlib.blake2b(bytes(folded), digest_size=8).hexdigest()
+
+
 def _chance(name: str, n_chars: int, n_symbols: int) -> Tensor:
     """A text in which a symbol depends on the two before it, from a random table, (n,)."""
     fixed = generator_from(name, "text", n_symbols)
@@ -200,6 +208,7 @@ def next_symbol(
     steps: int = 200,
     name: str = "next_symbol",
     text: str = "code",
+    net: str = "transformer",
     length: int = 12,
     n_chars: int = 40_000,
     n_symbols: int = 16,
@@ -208,7 +217,7 @@ def next_symbol(
     blocks: int = 1,
     norm: str = "layer",
 ) -> Task:
-    """A small causal transformer predicts the next symbol at every place (64 validation windows).
+    """A small causal network predicts the next symbol at every place (64 validation windows).
 
     The last tenth of the text is for validation.
 
@@ -216,14 +225,17 @@ def next_symbol(
         batch_size: windows a step.
         steps: optimizer steps of the full budget.
         name: what tables call it; another name is another text where that is drawn by chance.
-        text: "code" (source text of Python's own modules) or "chance" (symbols that depend on the last
-            two).
+        text: "code" (source text of Python's own modules), "names" (of Unicode's characters) or "chance"
+            (symbols that depend on the last two).
+        net: "transformer", or "conv" (gated convolutions).
         length: places of a window (4 to 24).
         n_chars: symbols of the text (2,000 to 100,000).
         n_symbols: alphabet of a text drawn by chance (4 to 24).
-        width, heads, blocks, norm: of the network; see `nets.Transformer`.
+        width, blocks: of the network; see `nets`.
+        heads, norm: of the transformer.
     """
-    chosen("text", text, ("code", "chance"))
+    chosen("text", text, ("code", "names", "chance"))
+    chosen("net", net, ("transformer", "conv"))
     knobs_within(name, length=(length, 4, 24), n_chars=(n_chars, 2000, 100_000), n_symbols=(n_symbols, 4, 24))
     if text == "code":
         symbols, digest = _code(n_chars)
@@ -232,19 +244,28 @@ def next_symbol(
             f"Python's standard library, source of {', '.join(CODE_MODULES)} (PSF licence), first {n_chars}"
             f" folded characters, blake2b {digest}"
         )
+    elif text == "names":
+        symbols, digest = _names(n_chars)
+        n_symbols = len(NAME_ALPHABET)
+        sources = f"names of characters, Unicode 3.2 as in Python's unicodedata, blake2b {digest}"
     else:
         symbols, sources = _chance(name, n_chars, n_symbols), "generated; a random process of order two"
     windows = symbols.unfold(0, length + 1, 1)  # (n, length + 1)
     border = 9 * windows.shape[0] // 10
     train = windows[: border - length]
     valid = windows[torch.linspace(border, windows.shape[0] - 1, 64).long()]
-    net = Transformer(n_symbols, length, width, heads, blocks, norm)
+    model: Transformer | CausalConv
+    if net == "transformer":
+        model = Transformer(n_symbols, length, width, heads, blocks, norm)
+        paper = "Vaswani et al. 2017, arXiv:1706.03762"
+    else:
+        model, paper = CausalConv(n_symbols, width, blocks), "Dauphin et al. 2017, arXiv:1612.08083"
     return supervised(
         name,
-        net.init,
-        net,
+        model.init,
+        model,
         Rows(train[:, :-1], train[:, 1:], valid[:, :-1], valid[:, 1:]),
         batch_size=batch_size,
         steps=steps,
-        sources=f"{sources}; model: Vaswani et al. 2017, arXiv:1706.03762",
+        sources=f"{sources}; model: {paper}",
     )

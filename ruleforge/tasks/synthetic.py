@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .base import Batch, Params, Task
-from .blocks import Rows, linear_init, log_spectrum, mlp, mlp_init, rotation, supervised, uniform
+from .blocks import Rows, endless, linear_init, log_spectrum, mlp, mlp_init, rotation, supervised, uniform
 from .seeds import generator_from
 
 
@@ -53,16 +53,15 @@ def teacher_student(
         return x, target_of(x) / scale + noise * torch.randn(n, generator=generator)
 
     scale = target_of(torch.randn(4096, n_features, generator=fixed) @ mixing).std()
-    x_valid, y_valid = draw(fixed, 200)
-    return supervised(
+    return endless(
         name,
         lambda generator: mlp_init(generator, n_features, hidden, 1),
         lambda params, x: mlp(params, x, torch.tanh, 2).squeeze(-1),
-        Rows(x_valid, y_valid, x_valid, y_valid),
+        draw,
+        draw(fixed, 200),
         batch_size=batch_size,
         steps=steps,
         sources="generated; teacher–student regression after Saad & Solla 1995, Phys. Rev. E 52, 4225",
-        batch=lambda generator: draw(generator, batch_size),
     )
 
 

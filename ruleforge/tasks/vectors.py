@@ -12,12 +12,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import TaskError
 from .base import Batch, Task
-from .blocks import Rows, knobs_within, log_spectrum, mlp, mlp_init, rotation, supervised
+from .blocks import (
+    Rows,
+    endless,
+    knobs_within,
+    linear,
+    linear_init,
+    log_spectrum,
+    mlp,
+    mlp_init,
+    rotation,
+    supervised,
+)
 from .nets import Dense, chosen
 from .seeds import generator_from
 
-GEOMETRIES = ("clouds", "spirals", "shells", "teacher")
+GEOMETRIES = ("clouds", "spirals", "shells", "teacher", "parity")
 
 
 def classes(
@@ -46,7 +58,8 @@ def classes(
         steps: optimizer steps of the full budget.
         name: what tables call it; another name is other data.
         geometry: "clouds" (two Gaussian clouds a class), "spirals" (arms in a plane), "shells" (classes by
-            radius) or "teacher" (the largest output of a random tanh network).
+            radius), "teacher" (the largest output of a random tanh network) or "parity" (how many of the
+            first two features are positive, modulo the classes).
         n_features: inputs (2 to 64).
         n_classes: classes (2 to 10).
         n_rows: training rows (at least `batch_size`).
@@ -64,6 +77,8 @@ def classes(
         imbalance=(imbalance, 1, 50), condition=(condition, 1, 100), sparsity=(sparsity, 0, 0.8),
         shift=(shift, 0, 1), n_rows=(n_rows, batch_size, 100_000),
     )  # fmt: skip
+    if geometry == "parity" and imbalance != 1:
+        raise TaskError(f"task {name!r}: parity decides its own classes", hint="leave imbalance at 1")
     fixed = generator_from(name, geometry, n_features, n_classes)
     frequency = float(imbalance) ** (-torch.arange(n_classes) / (n_classes - 1))
     draw = _points(geometry, n_features, n_classes, frequency, fixed)
@@ -129,6 +144,13 @@ def _points(
             return way * radius[:, None] * n_features**0.5, y
 
         return shells
+    if geometry == "parity":
+
+        def signs(n: int) -> tuple[Tensor, Tensor]:
+            x = torch.where(torch.rand(n, n_features, generator=fixed) < 0.5, -1.0, 1.0)
+            return x + 0.2 * torch.randn(x.shape, generator=fixed), (x[:, :2] > 0).sum(1) % n_classes
+
+        return signs
     first = torch.randn(n_features, 12, generator=fixed) * (2 / n_features**0.5)
     second = torch.randn(12, n_classes, generator=fixed)
     bias = 2 * torch.log(frequency)
@@ -231,6 +253,66 @@ def linear_map(
     )  # fmt: skip
 
 
+def counts(
+    batch_size: int = 8,
+    steps: int = 200,
+    name: str = "counts",
+    n_features: int = 16,
+    n_outputs: int = 8,
+    mean: float = 2.0,
+    condition: float = 10.0,
+) -> Task:
+    """Poisson regression: linear predictors of counts, through a softplus; endless data, 200 validation rows.
+
+    The loss is the negative log-likelihood, less that of the true rates on the same rows: it goes down to
+    about 0 on the validation rows, and single gradients are noisy at any weights.
+
+    Args:
+        batch_size: fresh rows a step.
+        steps: optimizer steps of the full budget.
+        name: what tables call it; another name is other data.
+        n_features, n_outputs: of the map (2 to 64, 1 to 32).
+        mean: counts expected where the features are at their middle (0.2 to 20).
+        condition: largest over smallest standard deviation along rotated axes of the features (1 to 100).
+
+    Source:
+        McCullagh & Nelder 1989, Generalized Linear Models, chapter 6. Departs from it: softplus in place of
+        the exponential, which would overflow at learning rates that are tried.
+    """
+    knobs_within(
+        name, n_features=(n_features, 2, 64), n_outputs=(n_outputs, 1, 32), mean=(mean, 0.2, 20),
+        condition=(condition, 1, 100),
+    )  # fmt: skip
+    fixed = generator_from(name, n_features, n_outputs)
+    mixing = log_spectrum(n_features, condition)[:, None] * rotation(n_features, fixed)
+    true = torch.randn(n_outputs, n_features, generator=fixed) / n_features**0.5
+
+    def rate(score: Tensor) -> Tensor:
+        return mean * F.softplus(2 * score) + 1e-3
+
+    def draw(generator: torch.Generator, n: int) -> Batch:
+        x = torch.randn(n, n_features, generator=generator) @ mixing
+        expected = rate(F.linear(x, true))
+        return x, torch.stack([torch.poisson(expected, generator=generator), expected], -1)
+
+    def lost(score: Tensor, target: Tensor) -> Tensor:
+        count, expected = target.unbind(-1)
+        found = rate(score)
+        return ((found - expected) - count * (torch.log(found) - torch.log(expected))).mean()
+
+    return endless(
+        name,
+        lambda generator: linear_init(generator, "0", n_features, n_outputs),
+        lambda params, x: linear(params, "0", x),
+        draw,
+        draw(fixed, 200),
+        batch_size=batch_size,
+        steps=steps,
+        sources="generated; Poisson regression: McCullagh & Nelder 1989, Generalized Linear Models",
+        measure=lost,
+    )
+
+
 def _check_regression(
     name: str, n_features: int, n_outputs: int, noise: float, tail: float, condition: float,
     sparsity: float, shift: float,
@@ -251,16 +333,14 @@ def _regression(
     sample = target_of(torch.randn(4096, n_features, generator=fixed) @ mixing)
     centre, scale = sample.mean(0), sample.std(0)
 
-    def batch(generator: torch.Generator) -> Batch:
-        x = torch.randn(batch_size, n_features, generator=generator) @ mixing
+    def draw(generator: torch.Generator, n: int) -> Batch:
+        x = torch.randn(n, n_features, generator=generator) @ mixing
         y = (target_of(x) - centre) / scale
         return x, y + noise * _noise(generator, y.shape, tail)
 
     x = (torch.randn(200, n_features, generator=fixed) + offset) @ mixing
-    rows = Rows(x, (target_of(x) - centre) / scale, x, (target_of(x) - centre) / scale)
-    return supervised(
-        name, init, forward, rows, batch_size=batch_size, steps=steps, sources=sources, batch=batch
-    )
+    valid = x, (target_of(x) - centre) / scale
+    return endless(name, init, forward, draw, valid, batch_size=batch_size, steps=steps, sources=sources)
 
 
 def _noise(generator: torch.Generator, shape: torch.Size, tail: float) -> Tensor:

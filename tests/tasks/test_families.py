@@ -13,15 +13,16 @@ from torch import Tensor
 from ruleforge.errors import TaskError
 from ruleforge.tasks import Task, check_task
 from ruleforge.tasks.equations import boundary_value
-from ruleforge.tasks.nets import ACTIVATIONS, FORMS, NORMS, Dense, Recurrent, Transformer
+from ruleforge.tasks.functions import potential, surface
+from ruleforge.tasks.nets import ACTIVATIONS, FORMS, NORMS, CausalConv, Dense, Recurrent, Transformer
 from ruleforge.tasks.pictures import strokes, textures
-from ruleforge.tasks.recurrent import adding, series
+from ruleforge.tasks.recurrent import adding, echo, series
 from ruleforge.tasks.symbols import label_sets, next_symbol, token_sets
-from ruleforge.tasks.vectors import GEOMETRIES, classes, linear_map, mapping
+from ruleforge.tasks.vectors import GEOMETRIES, classes, counts, linear_map, mapping
 
 FAMILIES: tuple[Callable[..., Task], ...] = (
-    classes, mapping, linear_map, token_sets, label_sets, next_symbol, textures, strokes, adding, series,
-    boundary_value,
+    classes, mapping, linear_map, counts, token_sets, label_sets, next_symbol, textures, strokes, adding,
+    series, echo, boundary_value, surface, potential,
 )  # fmt: skip
 
 
@@ -125,11 +126,12 @@ def test_attention_pooling_over_symbols_is_pooling_over_tokens() -> None:
     torch.testing.assert_close(task.loss(params, (counts, y), 1), expected)
 
 
-def test_a_gru_and_an_elman_cell_are_those_of_torch() -> None:
+def test_cells_are_those_of_torch() -> None:
     x = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(0))
     for cell, module in (
         ("gru", torch.nn.GRU(2, 7, batch_first=True)),
         ("elman", torch.nn.RNN(2, 7, batch_first=True)),
+        ("lstm", torch.nn.LSTM(2, 7, batch_first=True)),
     ):
         net = Recurrent(2, 1, 7, cell, every_step=True)
         params = net.init(torch.Generator().manual_seed(0))
@@ -140,8 +142,8 @@ def test_a_gru_and_an_elman_cell_are_those_of_torch() -> None:
         torch.testing.assert_close(net(params, x), expected)
 
 
-def test_a_transformer_does_not_look_ahead() -> None:
-    net = Transformer(7, 6, width=8, heads=2, blocks=2)
+@pytest.mark.parametrize("net", [Transformer(7, 6, width=8, heads=2, blocks=2), CausalConv(7, 8, blocks=2)])
+def test_a_language_model_does_not_look_ahead(net: Transformer | CausalConv) -> None:
     params = net.init(torch.Generator().manual_seed(0))
     x = torch.randint(7, (2, 6), generator=torch.Generator().manual_seed(1))
     changed = x.clone()
@@ -177,6 +179,50 @@ def test_residual_and_error_are_measured_by_those_of_no_solution_at_all() -> Non
     assert float(scores["error"]) == pytest.approx(1.0, rel=1e-5)
 
 
+def test_forces_are_minus_the_gradient_of_the_networks_potential() -> None:
+    task = potential(batch_size=6, n_inputs=2)
+    params = task.init(torch.Generator().manual_seed(0))
+    x, force = task.batch(torch.Generator().manual_seed(1))
+
+    def height(place: Tensor) -> Tensor:
+        first = F.softplus(F.linear(place, params["0.weight"], params["0.bias"]))
+        return (
+            F.softplus(F.linear(first, params["1.weight"], params["1.bias"])) @ params["head"].T
+        ).squeeze()
+
+    found = -torch.func.vmap(torch.func.grad(height))(x)
+    torch.testing.assert_close(task.loss(params, (x, force), 1), (found - force).square().mean())
+
+
+def test_an_echo_is_what_was_shown_and_a_sum_that_fades() -> None:
+    x, y = echo(batch_size=3, length=7, delay=2, fading=0.6).batch(torch.Generator().manual_seed(0))
+    total = torch.zeros(3)
+    for t in range(7):
+        total = 0.6 * total + x[:, t, 0]
+        torch.testing.assert_close(y[:, t, 1], total * (1 - 0.6**2) ** 0.5)
+        assert torch.equal(y[:, t, 0], x[:, t - 2, 0] if t >= 2 else torch.zeros(3))
+
+
+def test_counts_are_poisson_and_the_true_rates_lose_nothing() -> None:
+    task = counts(batch_size=500, n_features=4, n_outputs=3, mean=3.0)
+    x, target = rows(task, 20)
+    count, expected = target[..., 0], target[..., 1]
+    assert torch.equal(count, count.round())
+    assert float((count - expected).square().mean() / expected.mean()) == pytest.approx(1.0, rel=0.05)
+    # Rates are mean · softplus(2 x·w): least squares on their inverse gives the true weights.
+    score = torch.log(torch.expm1((expected.double() - 1e-3) / 3)) / 2
+    weight = torch.linalg.lstsq(x.double(), score).solution.T.float()
+    true = {"0.weight": weight, "0.bias": torch.zeros(3)}
+    assert float(task.loss(true, (x, target), 1)) == pytest.approx(0.0, abs=1e-5)
+    worse = {"0.weight": 1.3 * weight, "0.bias": torch.zeros(3)}
+    assert float(task.loss(worse, (x, target), 1)) > 1e-3
+
+
+def test_names_of_characters_are_the_same_text_on_every_python() -> None:
+    sources = next_symbol(text="names", net="conv", length=8).sources
+    assert "blake2b 5e9d02353dfe4173" in sources
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_dense_network_of_every_form_has_a_gradient_everywhere(form: str, norm: str) -> None:
@@ -195,14 +241,15 @@ def test_a_dense_network_of_every_form_has_a_gradient_everywhere(form: str, norm
         (classes, {"geometry": "cloud"}, "no geometry 'cloud'", "did you mean 'clouds'"),
         (classes, {"activation": "rellu"}, "no activation 'rellu'", "did you mean 'relu'"),
         (classes, {"norm": "batch"}, "no norm 'batch'", "choose among none, layer, rms"),
+        (classes, {"geometry": "parity", "imbalance": 3.0}, "parity decides", "leave imbalance at 1"),
         (classes, {"batch_size": 50, "n_rows": 40}, "n_rows is 40", "choose 50 to"),
         (linear_map, {"condition": 0.5}, "condition is 0.5", "choose 1 to 100"),
         (linear_map, {"noise": float("nan")}, "noise is nan", "choose 0 to 3"),
         (label_sets, {"rarity": 0}, "rarity is 0", "choose 0.02 to 0.5"),
         (next_symbol, {"width": 10, "heads": 4}, "no multiple of 4 heads", "choose one"),
-        (next_symbol, {"text": "prose"}, "no text 'prose'", "choose among code, chance"),
+        (next_symbol, {"text": "prose"}, "no text 'prose'", "choose among code, names, chance"),
         (textures, {"net": "vit"}, "no net 'vit'", "choose among mixer, conv"),
-        (adding, {"cell": "lstm"}, "no cell 'lstm'", "choose among elman, gru"),
+        (adding, {"cell": "mgu"}, "no cell 'mgu'", "choose among elman, gru, lstm"),
         (series, {"length": 2}, "length is 2", "choose 4 to 24"),
         (boundary_value, {"waves": 9}, "waves is 9", "choose 1 to 4"),
     ],
