@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ruleforge"
 
 # Importable by every part. All but `testing` must themselves import no part.
-SHARED = frozenset({"errors", "records", "toml", "words", "testing"})
-LEAVES = frozenset({"errors", "records", "toml", "words"})
+SHARED = frozenset({"errors", "records", "toml", "toml_places", "words", "testing"})
+LEAVES = frozenset({"errors", "records", "toml", "toml_places", "words"})
 
 # part -> what it may import of ruleforge; "core.text" allows that one module of core.
 ARROWS: dict[str, frozenset[str]] = {

@@ -7,6 +7,7 @@ Knows which commands there are, and is the one place where an error becomes a me
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from collections.abc import Sequence
@@ -72,6 +73,8 @@ def as_fault(error: Exception) -> RuleforgeError:
         return InputError(error.format_message(), hint=hint)
     if isinstance(error, click.ClickException):
         return InputError(error.format_message())
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return InputError("no file can have so long a name", file=str(error.filename), hint="shorten it")
     if isinstance(error, OSError):
         return RunError(
             error.strerror or str(error),

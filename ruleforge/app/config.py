@@ -7,6 +7,7 @@ remedy, all faults of a config in one message. What the keys mean is the busines
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -15,10 +16,10 @@ from pydantic import ValidationError
 
 from ruleforge.app.faults import MOST_FAULTS, as_error, caret, describe
 from ruleforge.app.schema import Config
-from ruleforge.app.toml_places import KeyPath, Place, find_places
 from ruleforge.errors import ConfigError
 from ruleforge.tasks import SUITES, Workload, load_workload
 from ruleforge.toml import TomlFault, read_toml
+from ruleforge.toml_places import KeyPath, Place, find_places
 from ruleforge.words import did_you_mean
 
 __all__ = [
@@ -83,7 +84,7 @@ def find_config(path: str | Path) -> Path:
     Raises:
         ConfigError: there is none; the hint names the nearest.
     """
-    given = Path(path).expanduser()
+    given = Path(os.path.expanduser(path))
     if given.is_dir():
         raise ConfigError(
             "is a folder, not a config", file=str(path), hint="to go on with a run: ruleforge resume RUN"

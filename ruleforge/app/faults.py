@@ -14,9 +14,9 @@ from pydantic import BaseModel
 
 from ruleforge.app.objectives import OBJECTIVES
 from ruleforge.app.schema import Config, refuse_objective
-from ruleforge.app.toml_places import KeyPath, Place
 from ruleforge.app.values import Table, choices
 from ruleforge.errors import ConfigError
+from ruleforge.toml_places import KeyPath, Place
 from ruleforge.words import did_you_mean
 
 

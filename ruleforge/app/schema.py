@@ -27,6 +27,7 @@ from ruleforge.app.values import (
     choices,
     fail,
     folder_of,
+    place_of,
 )
 from ruleforge.core.known import KNOWN
 from ruleforge.errors import GrammarError
@@ -442,7 +443,7 @@ class Baselines(Table):
 
 def _grammar_ref(grammar: str, folder: Path) -> str:
     is_path = grammar.endswith(".toml") or "/" in grammar
-    return str(folder / Path(grammar).expanduser()) if is_path else grammar
+    return str(place_of(grammar, folder)) if is_path else grammar
 
 
 class Config(Table):

@@ -5,6 +5,7 @@ Knows where rules are found. Does not know how they are shown, trained or export
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -98,7 +99,7 @@ def find_run(name: str) -> Path | None:
     """The run folder of a path, or of a name under results/; None if there is none."""
     if not name:
         return None
-    for folder in (Path(name).expanduser(), RESULTS / name):
+    for folder in (Path(os.path.expanduser(name)), RESULTS / name):
         if (folder / DATABASE).is_file():
             return folder
     return None
@@ -113,7 +114,7 @@ def require_run(name: str) -> Path:
     folder = find_run(name)
     if folder is not None:
         return folder
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.is_dir():
         what = f"this is not a run folder: it holds no {DATABASE}"
     elif path.exists():

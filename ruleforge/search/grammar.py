@@ -27,6 +27,7 @@ from ruleforge.search.grammar_model import (
     grammar_schema,
 )
 from ruleforge.toml import TomlFault, read_toml
+from ruleforge.toml_places import find_places
 from ruleforge.words import did_you_mean
 
 GRAMMAR_DIR = Path(__file__).resolve().parents[2] / "grammars"
@@ -52,8 +53,7 @@ def load_grammar(name_or_path: str) -> Grammar:
     path = Path(name_or_path)
     if path.suffix != ".toml" and "/" not in name_or_path:
         path = GRAMMAR_DIR / f"{name_or_path}.toml"
-        if not path.is_file():
-            names = grammar_names()
+        if name_or_path not in (names := grammar_names()):
             raise GrammarError(
                 f"no grammar is called {name_or_path!r}",
                 hint=did_you_mean(name_or_path, names, f"there are {', '.join(names)}; a path ends in .toml"),
@@ -61,9 +61,9 @@ def load_grammar(name_or_path: str) -> Grammar:
     try:
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: no path has a zero byte
         raise GrammarError(
-            f"cannot be opened: {error.strerror}",
+            f"cannot be opened: {getattr(error, 'strerror', error)}",
             file=str(path),
             hint="give a name or a path to a .toml file",
         ) from None
@@ -110,23 +110,12 @@ def parse_grammar(text: str, *, file: str = "grammar", name: str = "") -> Gramma
 
 
 def _line_of(text: str, path: tuple[Any, ...]) -> int | None:
-    """Line of a key, of its table if the key is not written, or of a list item if it can be seen."""
-    keys = [str(part) for part in path if not isinstance(part, int)]
-    table: list[str] = []
-    best: tuple[int, int] | None = None
-    for number, row in enumerate(text.splitlines(), 1):
-        head = re.match(r"\s*\[([\w.\-\" ]+)\]", row)
-        if head:
-            table = [part.strip(' "') for part in head[1].split(".")]
-            here = table
-        else:
-            entry = re.match(r"\s*([\w.\-\"]+)\s*=", row)
-            if not entry:
-                continue
-            here = [*table, *(part.strip('"') for part in entry[1].split("."))]
-        if here == keys[: len(here)] and (best is None or len(here) > best[0]):
-            best = (len(here), number)
-    return best[1] if best else None
+    """Line of a key, or of the nearest around it that is written."""
+    places = find_places(text)
+    for n in range(len(path), 0, -1):
+        if path[:n] in places:
+            return places[path[:n]][0]
+    return None
 
 
 def _line_of_item(text: str, key: str, item: str) -> int | None:

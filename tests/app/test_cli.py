@@ -374,6 +374,12 @@ def test_escape_sequences_of_a_file_never_reach_the_terminal(run_cli: RunCli, he
     assert "\x1b" not in run_cli("show", "evil2.rule").output
 
 
+@pytest.mark.parametrize("command", ["show", "list", "resume", "check", "search", "validate"])
+@pytest.mark.parametrize("name", ["~nobodyatall/x", "x" * 300])
+def test_a_name_that_no_file_can_have_is_one_message(run_cli: RunCli, command: str, name: str) -> None:
+    refused(run_cli(command, name))
+
+
 def test_an_internal_error_is_one_line_and_debug_shows_more(
     run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

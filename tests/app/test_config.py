@@ -456,6 +456,8 @@ def test_a_list_without_end_is_refused_and_a_line_without_end_is_not_shown() -> 
         '[search]\nseed_rules = ["{}.rule"]',
         '[search]\nprior = "{}"',
         '[training]\nworkloads = ["{}.py:factory"]',
+        'seed = 1\ngrammar = "{}"',
+        'seed = 1\ngrammar = "{}.toml"',
     ],
 )
 @pytest.mark.parametrize("name", ["x" * 300, "~nobodyatall/x", "x/" * 3000, "a\\u0000b", "\u00e9" * 200])

@@ -110,6 +110,8 @@ BAD = {
         "did you mean 'nodes'",
     ),
     "unknown table": (GOOD + "[limts]\n", 12, "unknown key 'limts'", "did you mean 'limits'"),
+    "unknown table of a table": (GOOD + "[l.mits]\nnodes = 3\n", 12, "unknown key 'l'", "keys here"),
+    "unknown dotted key": ("l . 'm' = 1\n" + GOOD, 1, "unknown key 'l'", "keys here"),
     "unknown op": (put('"sign"', '"sqqrt"'), 1, "unknown op 'sqqrt'", "did you mean 'sqrt'"),
     "unknown terminal": (put('["g"]', '["g", "grad"]'), 3, "unknown terminal 'grad'", "there are g, w"),
     "sugar among ops": (put('"sign"', '"ema"'), 1, "keeps a state", "under `sugar`"),

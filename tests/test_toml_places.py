@@ -10,7 +10,7 @@ import tomlkit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ruleforge.app.toml_places import KeyPath, find_places
+from ruleforge.toml_places import KeyPath, find_places
 
 TEXT = '''\
 grammar = "a" # x = 1
