@@ -203,6 +203,7 @@ class Configs:
     def seeds(self) -> list[bytes]:
         return [each.read_bytes() for each in sorted((ROOT / "search_configs").glob("*.toml"))] + [
             b'seed = 1\n[training]\nworkloads = ["task.py:factory", "digits_mlp"]\n',
+            b'grammar = "~nobodyatall/mine.toml"\n',  # whoever looks for a home imports late
             b'[search]\nbudget = "1h"\n'
             b'seed_rules = ["../../../etc/passwd", {name = "x", text = "update = g"}]\n',
         ]
@@ -262,6 +263,11 @@ class Databases:
                 store.check()
                 store.dump()
                 store.last_generation()
+                store.generations()
+                store.evaluations()
+                store.fitness()
+                store.timings()
+                store.results()
                 for row in store.candidates():
                     store.lineage(row.id)
                 store.set_aside()

@@ -62,7 +62,7 @@ class JobJournal:
             row = self._db.execute("SELECT result FROM journal WHERE job = ?", (key,)).fetchone()
         except sqlite3.Error:
             return None
-        return row[0] if row else None
+        return row[0] if row and isinstance(row[0], str) else None
 
     def put(self, key: str, text: str) -> None:
         """Keep a result, durable soon."""

@@ -11,7 +11,7 @@ import math
 import numbers
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import Any
 
 from ruleforge.errors import StoreError
@@ -116,14 +116,29 @@ def _column(record: str, name: str, value: Any) -> Any:
 
 
 def from_columns(record: type[Any], values: Sequence[Any]) -> Any:
-    """The record whose fields are these SQLite values: the inverse of `to_columns` for finite values."""
+    """The record whose fields are these SQLite values: the inverse of `to_columns` for finite values.
+
+    Raises:
+        ValueError, TypeError, RecursionError: what no `to_columns` wrote. A damaged file may hold any type
+            anywhere, whatever its tables declare.
+    """
     made = {}
     for each, value in zip(fields(record), values, strict=True):
         if each.name in _MEASURED_JSON or each.name in _EXACT_JSON:
             value = json.loads(value)
+        else:
+            _expect(each, value)
         if each.name in ("losses", "population"):
             value = tuple(value)
         elif each.name == "curve":
             value = tuple((step, loss) for step, loss in value)
         made[each.name] = value
     return record(**made)
+
+
+def _expect(field: Field[Any], value: Any) -> None:
+    if value is None and "None" in str(field.type):
+        return
+    wanted = int if field.name in _INT else (int, float) if field.name in _REAL else str
+    if not isinstance(value, wanted):
+        raise ValueError(f"{field.name} is {str(value)[:40]!r} of type {type(value).__name__}")

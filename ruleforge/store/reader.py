@@ -53,7 +53,7 @@ class Reader:
         """The facts fixed when the run was made, by name."""
         return {
             key: self._json("meta", value)
-            for key, value in self._rows("SELECT key, value FROM meta ORDER BY key")
+            for key, value in self._texts("meta", "SELECT key, value FROM meta ORDER BY key")
         }
 
     @property
@@ -74,7 +74,7 @@ class Reader:
         """What `config.toml` or `champion.rule` must say, or None where the run does not know."""
         if self.version < 2:
             return None
-        found = self._rows("SELECT text FROM files WHERE name = ?", name)
+        found = self._texts("files", "SELECT text FROM files WHERE name = ?", name)
         return found[0][0] if found else None
 
     def sessions(self) -> list[tuple[str, int, Json]]:
@@ -89,7 +89,7 @@ class Reader:
         if self.version < 2:
             return []
         query = "SELECT text, workload, reason, traceback FROM set_aside ORDER BY rowid"
-        return [SetAsideRow(*row) for row in self._rows(query)]
+        return [SetAsideRow(*row) for row in self._texts("set_aside", query)]
 
     def last_generation(self) -> GenerationRow | None:
         """The generation to resume from, or None when none has ended yet."""
@@ -194,7 +194,7 @@ class Reader:
     def results(self) -> dict[str, Json]:
         """The final tables by name; empty while the run goes on."""
         query = "SELECT name, value FROM results ORDER BY name"
-        return {name: self._json("results", value) for name, value in self._rows(query)}
+        return {name: self._json("results", value) for name, value in self._texts("results", query)}
 
     def dump(self) -> str:
         """All that must repeat, as text: every table but `timings`, each row a JSON list, in key order.
@@ -245,7 +245,14 @@ class Reader:
         except (ValueError, TypeError, RecursionError) as fault:
             raise self._unreadable(table, fault) from None
 
-    def _unreadable(self, table: str, fault: Exception) -> StoreError:
+    def _texts(self, table: str, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Rows of texts alone."""
+        rows = self._rows(query, *values)
+        if not all(isinstance(value, str) for row in rows for value in row):
+            raise self._unreadable(table, "it is no text")
+        return rows
+
+    def _unreadable(self, table: str, fault: Exception | str) -> StoreError:
         return StoreError(
             f"a row of {table} cannot be read: {fault}",
             file=str(self.path),
@@ -254,9 +261,12 @@ class Reader:
 
     def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         try:
-            return self._db.execute(query, values).fetchall()
+            rows = self._db.execute(query, values).fetchall()
         except (sqlite3.Error, UnicodeError) as fault:
             raise explain_fault("read it", self.path, fault) from fault
+        if any(isinstance(value, bytes) for row in rows for value in row):
+            raise self._unreadable("some table", "it holds bytes, and no column of ours does")
+        return rows
 
     def _scalar(self, query: str) -> Any:
         return self._rows(query)[0][0]

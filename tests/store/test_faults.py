@@ -522,6 +522,47 @@ def test_a_database_with_a_schema_of_its_own_is_refused(run: Store, what: str, r
     assert [each.status for each in list_runs(run.path.parent)] == ["broken"]
 
 
+def put_any_type(path: Path, table: str, column: str, value: Any) -> None:
+    """Write what the table's declaration forbids, as damage does, and leave the declaration as it was."""
+    for before, after, and_then in ((" TEXT ", " ANY ", value), (" ANY ", " TEXT ", None)):
+        database = sqlite3.connect(path / "run.db", isolation_level=None)
+        laws = database.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
+        database.execute("PRAGMA writable_schema = ON")
+        database.execute(
+            "UPDATE sqlite_schema SET sql = replace(sql, ?, ?) WHERE name = ?", (before, after, table)
+        )
+        database.close()
+        if and_then is not None:
+            database = sqlite3.connect(path / "run.db", isolation_level=None)
+            database.execute("PRAGMA ignore_check_constraints = ON")
+            for name, _ in laws:
+                database.execute(f"DROP TRIGGER {name}")
+            database.execute(f"UPDATE {table} SET {column} = ?", (value,))
+            for _, law in laws:
+                database.execute(law)
+            database.close()
+
+
+@pytest.mark.parametrize("value", [b"bytes", 5], ids=["bytes", "a number"])
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [("candidates", "text"), ("candidates", "origin"), ("evaluations", "workload"), ("meta", "value"),
+     ("generations", "rng"), ("files", "text")],
+)  # fmt: skip
+def test_a_value_of_another_type_than_its_column_is_damage(
+    run: Store, table: str, column: str, value: Any
+) -> None:
+    run.close()
+    put_any_type(run.path, table, column, value)
+    with Store.open(run.path, readonly=True) as store:
+        with pytest.raises(StoreError, match="cannot be read") as caught:
+            store.candidates()
+            store.evaluations()
+            store.last_generation()
+            assert store.meta and store.kept_file("config.toml")
+        assert "restore" in caught.value.hint
+
+
 def test_statistics_of_the_planner_are_no_schema_of_its_own(run: Store) -> None:
     run.close()
     database = sqlite3.connect(run.path / "run.db")
