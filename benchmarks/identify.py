@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import argparse
 import importlib.util
 import json
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -120,7 +121,11 @@ def main() -> None:
     survey()
     names = given.only.split(",") if given.only else list(CASES)
     if importlib.util.find_spec("pytorch_optimizer") is None:
-        names = [name for name in names if CASES[name][0].startswith("torch.")]
+        left_out = [name for name in names if not CASES[name][0].startswith("torch.")]
+        names = [name for name in names if name not in left_out]
+        print(
+            f"pytorch_optimizer is not installed; left out: {', '.join(left_out) or 'none'}", file=sys.stderr
+        )
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for name in names[:3] if given.quick else names:

@@ -45,6 +45,15 @@ def format_number(value: float) -> str:
     return repr(value)
 
 
+def tidy(value: float) -> float:
+    """The shortest decimal within 1e-12 of a computed constant, if it is short: 0.189 for 1 - 0.811."""
+    for digits in range(1, 11):
+        short = float(f"{value:.{digits}g}")
+        if abs(short - value) <= 1e-12 * abs(value):
+            return short
+    return value
+
+
 def format_expr(item: Expr, names: Mapping[Expr, str]) -> str:
     """An expression, folded or not, as rule text; nodes in `names` are written by name.
 

@@ -2,7 +2,9 @@
 
 A rule *is* a known one when, at some setting of the known rule's hyperparameters and up to one positive
 factor, both answer alike on streams that the fit used and on streams that it never saw. What comes
-within 5 % is called close; everything else is new.
+within 5 % on both is called close; everything else is new.
+
+A rule that is not finite somewhere has no name: all that is said is what it answers as where it is finite.
 
 Two forms that can imitate each other are told apart by size: the known rule with fewer hyperparameters
 is named first.
@@ -31,11 +33,13 @@ from ruleforge.records import Json
 CLOSE = 0.05
 CONFIRMED = 1e-5
 N_SUGGESTED = 30
+N_LATER = 6  # of the nearest without the first steps, tried there
 N_PERSISTENT = 3  # of the nearest, whose fit begins again where it ends in a valley
-HALVING = ((3, 30, 0.4), (5, 10, 0.1))
-"""Rounds of contraction for all that are left; how many go on; and, where an exact name is known already and
-only a smaller rule could be better, how near one must have come to go on."""
+HALVING = ((3, 0, 30, 0.4), (5, 6, 10, 0.1))
+"""Rounds of contraction, then of Gauss–Newton steps, for all that are left; how many go on; and, where an
+exact name is known already and only a smaller rule could be better, how near one must have come to go on."""
 WARM_UP = 24
+MOSTLY_FINITE = 0.99  # share of the probe points; a rule that is finite at fewer gets no name
 FRESH_SEED = 1
 
 
@@ -45,7 +49,8 @@ class Match:
 
     Attributes:
         name: of the known rule.
-        relation: "equal", "scale", "hypers", "hypers and scale", "after warm-up", "close" or "apart".
+        relation: "equal", "scale", "hypers", "hypers and scale", "after warm-up", "where finite", "close" or
+            "apart".
         hypers: of the known rule, where it comes nearest, by name.
         factor: from the known rule's updates to the rule's.
         distance: root mean square of the difference, in units of the rule's own updates.
@@ -89,6 +94,7 @@ class Match:
             shown += f", times {self.factor:.4g}"
         ending = {
             "after warm-up": f", after {WARM_UP} steps",
+            "where finite": ", where it is finite",
             "close": f", to within {100 * self.distance:.2g} %",
             "apart": f": {100 * self.distance:.0f} % apart",
         }
@@ -116,12 +122,21 @@ def nearest(rule: Rule, *, most: int = 3) -> list[Match]:
         aligned=lambda name: aligned(rule, KNOWN[name].rule.rule),
         most=max(most, 3),
     )
+    if np.isfinite(traces.updates).mean() < MOSTLY_FINITE:
+        found = [_where_finite(each) for each in found]
     mine = trees.tree_of(rule)
     matches = [
         replace(each, edits=trees.edit_distance(mine, trees.tree_of(KNOWN[each.name].rule.rule)))
         for each in found
     ]
     return matches[:most]
+
+
+def _where_finite(match: Match) -> Match:
+    """The match of a rule that is not finite everywhere, for what it is worth."""
+    if match.is_exact:
+        return replace(match, relation="where finite")
+    return replace(match, relation="apart") if match.relation in ("close", "after warm-up") else match
 
 
 def _order(match: Match) -> tuple[bool, int, float, float]:
@@ -168,9 +183,10 @@ def nearest_to(
     for fitter in rest[:N_SUGGESTED] if suggested else ():
         if fitter.distance > EXACT:
             fitter.suggest(suggested)
-    for rounds, left, near in HALVING:
+    for rounds, steps, left, near in HALVING:
         for fitter in rest:
             fitter.contract(rounds, n=24)
+            fitter.polish(starts=1, rounds=steps)
         limit = near if fewest < 99 else math.inf
         rest = [f for f in sorted(rest, key=lambda f: f.distance)[:left] if f.distance <= limit]
     nearest_few = rest[:N_PERSISTENT]
@@ -184,7 +200,7 @@ def nearest_to(
         matches.append(match)
     matches.sort(key=_order)
     if matches and not matches[0].is_exact:
-        matches = [_after_warm_up(matches[0], traces, suggested), *matches[1:]]
+        matches = _after_warm_up(matches, traces, fresh, suggested)
     return matches[:most]
 
 
@@ -212,8 +228,9 @@ def _match(fit: Fit, name: str, check: Target) -> Match:
     entry = KNOWN[name]
     hypers = dict(zip(entry.rule.hypers, fit.hypers, strict=True))
     also = tuple(each for each in families()[name] if each != name)
-    if not fit.is_exact or _distance(fit, check) > CONFIRMED:
-        distance = max(fit.distance, _distance(fit, check)) if fit.is_exact else fit.distance
+    elsewhere = _distance(fit, check)
+    if not fit.is_exact or elsewhere > CONFIRMED:
+        distance = min(1.0, max(fit.distance, elsewhere))
         relation = "close" if distance <= CLOSE else "apart"
         return Match(name, relation, hypers, fit.factor, distance, also=also)
     for twin in families()[name]:  # the name whose defaults these are, if any
@@ -231,18 +248,25 @@ def _distance(fit: Fit, check: Target) -> float:
     return float(found[0])
 
 
-def _after_warm_up(match: Match, traces: Traces, suggested: Sequence[float]) -> Match:
-    """The match, renamed if the two agree once the first steps are over."""
-    rule = KNOWN[match.name].rule.rule
-    fitter = Fitter(rule, Target(traces, after=WARM_UP))
-    fitter.suggest([*suggested, *match.hypers.values()])
-    fitter.survey(8)
-    fitter.polish(starts=1)
-    fit = fitter.rounded()
-    if not fit.is_exact:
-        return match
-    hypers = dict(zip(KNOWN[match.name].rule.hypers, fit.hypers, strict=True))
-    return replace(match, relation="after warm-up", hypers=hypers, factor=fit.factor)
+def _after_warm_up(
+    matches: list[Match], traces: Traces, fresh: Traces, suggested: Sequence[float]
+) -> list[Match]:
+    """The matches, led by the smallest rule that agrees once the first steps are over, if one does."""
+    later, check = Target(traces, after=WARM_UP), Target(fresh, after=WARM_UP)
+    ranked = sorted((_surveyed(each, later) for each in survey()), key=lambda f: f.distance)
+    led = [f for f in ranked if _name(f) == matches[0].name]
+    for fitter in sorted([*led, *ranked[:N_LATER]], key=lambda f: (len(f.axes), f.distance)):
+        fitter.suggest([*suggested, *(matches[0].hypers.values() if fitter in led else ())])
+        fitter.polish(starts=1)
+        fit = fitter.rounded()
+        if fit.is_exact and _distance(fit, check) <= CONFIRMED:
+            name = _name(fitter)
+            also = tuple(each for each in families()[name] if each != name)
+            values = dict(zip(KNOWN[name].rule.hypers, fit.hypers, strict=True))
+            apart = min(1.0, _distance(fit, Target(traces)))  # the first steps too
+            first = Match(name, "after warm-up", values, fit.factor, apart, also=also)
+            return [first, *(each for each in matches if each.name != name)]
+    return matches
 
 
 def numbers_of(rule: Rule) -> list[float]:

@@ -29,6 +29,7 @@ from ruleforge.simplify.trajectories import elements_meet
 
 TOLERANCE = 1e-6
 LONG = 400
+LEAST_FINITE = 0.2
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,13 @@ class Property:
 
 
 def properties(text: RuleText) -> list[Property]:
-    """All properties of a rule, in the order in which they are read."""
+    """All properties of a rule, in the order in which they are read.
+
+    Of a rule that is hardly ever finite nothing can be measured.
+    """
     rule = text.rule
+    if not np.isfinite(_updates(rule, make_inputs().grads)).mean() > LEAST_FINITE:
+        return [_reads(rule)]
     found = [_scale(rule), _symmetry(rule), _bound(rule), _descent(rule), _reads(rule)]
     alone = [_at_zero(rule), _at_flip(rule), _at_outlier(rule), _first_step(rule)]
     if elements_meet(rule):
@@ -159,7 +165,9 @@ def _bound(rule: Rule) -> Property:
     shocks = np.concatenate([calm, calm, calm])
     shocks[1, LONG // 2] = 1e4
     shocks[2, LONG // 2 :] = 1e4
-    sizes = np.nanmax(np.abs(answer(rule, shocks)), axis=1)
+    seen = np.abs(answer(rule, shocks))
+    seen[np.isnan(seen).all(axis=1)] = np.inf
+    sizes = np.nanmax(seen, axis=1)
     if not np.isfinite(sizes).all():
         return Property("bound", "measured", None, "no bound: an outlier makes it infinite")
     larger = answer(rule, np.where(shocks > 1, 1e8, shocks))
@@ -215,7 +223,8 @@ def _reads(rule: Rule) -> Property:
     )
     words += f"; elements of a tensor meet in {', '.join(meets)}" if meets else "; elements do not meet"
     if not rule.reads("g"):
-        words = "does not read the gradient at all; " + words
+        others = f"; it reads {', '.join(names[leaf] for leaf in read)}" if read else ""
+        words = f"does not read the gradient{others}"
     return Property("reads", "proved", [*(["g"] if rule.reads("g") else []), *read, *meets], words)
 
 
@@ -247,7 +256,10 @@ def _at_flip(rule: Rule) -> Property:
     signal = 1 + 0.05 * rng.standard_normal(60 + LONG)
     signal[60:] *= -1
     got = answer(rule, signal)[0]
-    turned = np.flatnonzero(np.sign(got[60:]) == -np.sign(np.median(got[40:60])))
+    before = float(np.sign(np.median(got[40:60])))
+    if not abs(before) > 0:
+        return Property("sign_flip", "measured", None, "has no direction under a constant gradient")
+    turned = np.flatnonzero(np.sign(got[60:]) == -before)
     if not turned.size:
         return Property(
             "sign_flip", "measured", None, f"does not turn within {LONG} steps of a turned gradient"
@@ -265,8 +277,10 @@ def _at_outlier(rule: Rule) -> Property:
     hit[60] *= 1e3
     plain, got = answer(rule, np.stack([calm, hit]))
     usual = float(np.median(np.abs(plain[40:])))
-    if not (np.isfinite(got).all() and usual > 0):
+    if not np.isfinite(got).all():
         return Property("outlier", "measured", None, "not finite after a gradient 1000 times too large")
+    if not usual > 0:
+        return Property("outlier", "measured", None, "no usual update to compare with")
     peak = float(np.abs(got[60:]).max() / usual)
     off = np.flatnonzero(np.abs(got[60:] - plain[60:]) > 0.1 * usual)
     lasting = int(off[-1]) + 1 if off.size else 0

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from ruleforge.core import expr as ex
 from ruleforge.core.canon import fold, live_states
 from ruleforge.core.expr import Expr
-from ruleforge.core.format import format_number
 from ruleforge.core.laws import ZERO
 from ruleforge.core.ops import CORE, OPS, SUGAR
 from ruleforge.core.rule import Rule
+from ruleforge.core.spell import format_number, tidy
 from ruleforge.core.text import RuleText
 from ruleforge.render.base import ATOM, LOOSEST, POWER, PRODUCT, SUM, Spelling, Writer, missing_ops
 from ruleforge.render.symbols import latex_name
@@ -141,7 +141,7 @@ class LatexWriter(Writer):
 
 def latex_number(value: float) -> tuple[str, int]:
     """A number as LaTeX, and how tightly it holds together."""
-    text = format_number(value)
+    text = format_number(tidy(value))
     mantissa, _, exponent = text.partition("e")
     if exponent:
         power = f"10^{{{int(exponent)}}}"

@@ -1,13 +1,13 @@
 """Rules as formulas for terminals: `m ← β₁·m + (1 − β₁)·g`.
 
 Statements run in order and `←` overwrites, as in the papers' pseudo-code. Averages and other sugar
-are spelled out, one line a state.
+are spelled out, one line a state. A computed constant is shown as people write it, 0.189 for 1 − 0.811.
 """
 
 from __future__ import annotations
 
 from ruleforge.core.expr import Expr
-from ruleforge.core.format import format_number
+from ruleforge.core.spell import format_number, tidy
 from ruleforge.core.text import RuleText
 from ruleforge.render.base import ATOM, LOOSEST, POWER, PRODUCT, QUOTIENT, SUM, Spelling, Writer, missing_ops
 from ruleforge.render.script import Plan, Script, make_script
@@ -61,7 +61,7 @@ class UnicodeWriter(Writer):
 
     def leaf(self, item: Expr) -> tuple[str, int]:
         if item.op == "const":
-            number = format_number(float(item.value or 0)).replace("-", "−")
+            number = format_number(tidy(item.number)).replace("-", "−")
             return number, SUM if number.startswith("−") else ATOM
         return _LEAVES.get(item.op, item.op), ATOM
 

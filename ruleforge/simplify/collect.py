@@ -15,22 +15,13 @@ from functools import lru_cache
 from ruleforge.core import expr as ex
 from ruleforge.core.expr import Expr
 from ruleforge.core.laws import ONE, ZERO
+from ruleforge.core.spell import tidy
 from ruleforge.simplify.facts import Facts, Range
 from ruleforge.simplify.view import View, make, mentions
 
 Sum = dict[Expr, Fraction]  # of coefficient times term; ONE stands for the constant term
 MAX_WEIGHT_DIGITS = 4
-_TIDY = 1e-12
 _TANH_ONE = 20.0  # tanh is 1 in float64 beyond
-
-
-def tidy(value: float) -> float:
-    """The shortest decimal within 1e-12 of a computed constant, if it is short."""
-    for digits in range(1, 11):
-        short = float(f"{value:.{digits}g}")
-        if abs(short - value) <= _TIDY * abs(value):
-            return short
-    return value
 
 
 def _fraction(item: Expr) -> Fraction:

@@ -22,7 +22,7 @@ from typing import Any
 
 from ruleforge.core import expr as ex
 from ruleforge.core.expr import Expr
-from ruleforge.simplify.collect import tidy
+from ruleforge.core.spell import tidy
 from ruleforge.simplify.facts import Facts
 from ruleforge.simplify.view import View, make
 

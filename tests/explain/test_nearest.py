@@ -75,3 +75,27 @@ def test_what_stands_under_a_sign() -> None:
     assert inside is not None
     assert inside.key == Rule.parse("update = g + 1").key
     assert unsigned(known("adam").rule.rule) is None
+
+
+@pytest.mark.slow
+def test_close_is_close_on_streams_that_the_fit_never_saw() -> None:
+    """What agrees on the fitted streams alone is no match, however well it does there."""
+    inputs, fresh = make_inputs(), make_inputs(FRESH_SEED)
+    here, there = Rule.parse("update = clip(g, -8, 8)"), Rule.parse("update = g * g * g")
+    told = Traces(inputs, run_settings(here, np.zeros((1, 0)), inputs)[0])
+    otherwise = Traces(fresh, run_settings(there, np.zeros((1, 0)), fresh)[0])
+    assert nearest_to(told, otherwise)[0].relation == "apart"
+
+
+def test_another_first_step_is_said_with_the_smallest_name() -> None:
+    """AdaBelief with beta1 near 0 imitates it as well, and is no answer to a reader."""
+    best = nearest(Rule.parse("update = where(first, 0.712, g)"))[0]
+    assert (best.name, best.relation, best.hypers) == ("sgd", "after warm-up", {})
+    assert best.distance > 0.01  # the first steps count there
+
+
+@pytest.mark.slow
+def test_a_rule_that_is_not_finite_somewhere_gets_no_name() -> None:
+    best = nearest(Rule.parse("update = sqrt(g * 62.4)"))[0]
+    assert best.relation == "where finite" and not best.is_exact
+    assert str(best).endswith("where it is finite")

@@ -7,6 +7,7 @@ import pytest
 
 from ruleforge.core.known import known
 from ruleforge.core.text import parse
+from ruleforge.explain.explain import explain
 from ruleforge.explain.parts import parts
 from ruleforge.explain.pictures import as_text, svg
 from ruleforge.explain.properties import Property, properties
@@ -124,3 +125,40 @@ def test_a_frozen_state_keeps_what_it_held_after_the_first_step(text: str, writt
         held[:, at:], np.repeat(spelled[:, at : at + 1], held.shape[1] - at, axis=1), rtol=1e-12
     )
     assert not held[:, :at].any()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("update = 0.3", "does not depend on the gradient"),
+        ("m: state = 0\nm = 0.9 * m + w * t\nupdate = sign(w) + m", "does not depend on the gradient"),
+        ("update = g - g", "is 0 at every probe point"),
+    ],
+)
+def test_what_cannot_train_is_said_and_not_compared(text: str, words: str) -> None:
+    told = explain(parse(text))
+    assert words in told.headline
+    assert told.nearest == [] and told.parts == []
+    by_name = {each.name: each.text for each in told.properties}
+    assert "reads gradients alone; reads" not in by_name["reads"]
+    assert "not finite" not in by_name["outlier"]
+
+
+def test_what_is_read_is_said_once() -> None:
+    assert of("update = 0.3")["reads"].text == "does not read the gradient"
+    assert (
+        of("update = w * t")["reads"].text
+        == "does not read the gradient; it reads the step number, the weights"
+    )
+
+
+def test_nothing_is_measured_of_what_is_never_finite() -> None:
+    assert [each.name for each in properties(parse("update = log(-g * g - 1)"))] == ["reads"]
+
+
+@pytest.mark.slow
+def test_one_that_climbs_is_told_so() -> None:
+    told = explain(parse("update = -1e6 * g"))
+    assert any("climbs" in note for note in told.notes)
+    assert "nothing in common" in told.headline
+    assert not any("climbs" in note for note in explain(parse("update = g")).notes)

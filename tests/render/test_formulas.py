@@ -44,6 +44,8 @@ def test_lion_in_unicode() -> None:
         ("update = where(g > 0, g, -w)", "u ← g if [g > 0] else −w"),
         ("update = g * 1e-8", "u ← g·1e−08"),
         ("update = g * -2", "u ← g·(−2)"),
+        ("update = ema(g, 0.811)", "m ← 0.811·m + 0.189·g"),
+        ("update = g * 0.30000000001", "u ← g·0.30000000001"),
         ("update = max_abs(g) * clip_norm(g, 1)", "u ← ‖g‖∞·g·min(1, 1 / ‖g‖)"),
         ("k: state = lr0\nk = k * 2\nupdate = g * k", "start: k₀ = lr0"),
         ("m: state = 0\nupdate = m\nm = m + g", "u ← m"),
@@ -51,6 +53,12 @@ def test_lion_in_unicode() -> None:
 )
 def test_unicode_lines(text: str, line: str) -> None:
     assert line in formula(RuleText.parse(text))
+
+
+def test_computed_constants_in_latex_read_as_written() -> None:
+    """0.1 * 3, once folded, is 0.30000000000000004; constants that somebody wrote keep every digit."""
+    assert equations(RuleText.parse("update = g * 0.30000000000000004")) == [r"u_{t} = g_{t} \cdot 0.3"]
+    assert "0.30000000001" in latex(RuleText.parse("update = g * 0.30000000001"))
 
 
 def test_the_update_is_what_moves_the_weights() -> None:

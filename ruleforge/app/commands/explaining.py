@@ -105,7 +105,7 @@ def _print(name: str, result: Explained, *, trained: bool) -> None:
                 match.relation,
                 ", ".join(f"{key} = {value:.4g}" for key, value in match.hypers.items()) or "—",
                 f"{match.factor:.4g}",
-                f"{100 * match.distance:.2g} %" if match.distance > 1e-6 else "0",
+                f"{100 * match.distance:.3g} %" if match.distance > 1e-6 else "0",
                 "—" if match.edits is None else match.edits,
             )
             for match in result.nearest

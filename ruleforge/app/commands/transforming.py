@@ -83,7 +83,7 @@ def simplify(
     say(
         f"{before} → {after} nodes, {result.relation}"
         if result.steps
-        else f"{before} nodes; nothing simpler found"
+        else f"{before} node{'' if before == 1 else 's'}; nothing simpler found"
     )
     for note in result.notes:
         remark(f"note: {note}")
