@@ -93,12 +93,14 @@ def export_optax(
         progress="jnp.minimum(t / total_steps, 1.0)", is_matrix="jnp.asarray(g.ndim == 2, g.dtype)",
     )  # fmt: skip
     hypers = {n: float(h.default) for n, h in script.used_hypers.items()}
-    numbers = ["t", *(n for n in ("lr", "lr0") if n in script.reads)]
+    numbers = ["t"] if script.reads & {"t", "first", "progress"} else []
+    numbers += [n for n in ("lr", "lr0") if n in script.reads]
     numbers += ["total_steps"] if "progress" in script.reads else []
-    names = ["g", "w", *(slot.name for slot in script.slots), *numbers, *hypers]
+    arrays = ["g", *(["w"] if "w" in script.reads else []), *(slot.name for slot in script.slots)]
     rule = [
         "def _rule(",
-        *(f"    {n}: Any," for n in names),
+        *(f"    {n}: Array," for n in arrays),
+        *(f"    {n}: Any," for n in [*numbers, *hypers]),
         ") -> tuple[Any, ...]:",
         '    """The rule: the update, to be subtracted times the learning rate, and the next states."""',
         *indented(pure.body),
@@ -146,9 +148,10 @@ def _scale_by(
     starts = [_start(slot, writer) for slot in slots]
     before = ["lr0 = _rate(learning_rate, 0)"] if any("lr0" in s for s in starts) else []
     arguments = [slot.name if slot.kind is not Kind.HOST else f"state.{slot.name}" for slot in slots]
-    call = f"_rule({', '.join(['g', 'w', *arguments, *numbers, *hypers])})"
-    row = ["g", "w", *(slot.name for slot in trees)]
-    columns = ["updates", "params", *(f"state.{slot.name}" for slot in trees)]
+    reads_w = "w" in script.reads
+    call = f"_rule({', '.join(['g', *(['w'] if reads_w else []), *arguments, *numbers, *hypers])})"
+    row = ["g", *(["w"] if reads_w else []), *(slot.name for slot in trees)]
+    columns = ["updates", *(["params"] if reads_w else []), *(f"state.{slot.name}" for slot in trees)]
     count = 1 + len(slots)
     new = []
     for n, slot in enumerate(slots, 1):
@@ -172,13 +175,9 @@ def _scale_by(
         f"    state: {name}State,",
         "    params: optax.Params | None = None,",
         f") -> tuple[optax.Updates, {name}State]:",
-        *(
-            ["    if params is None:", "        raise ValueError(optax.NO_PARAMS_MSG)"]
-            if "w" in script.reads
-            else ["    params = updates if params is None else params"]
-        ),
+        *(["    if params is None:", "        raise ValueError(optax.NO_PARAMS_MSG)"] if reads_w else []),
         "    count = state.count + 1",
-        "    t = jnp.asarray(count, dtype=float)",
+        *(["    t = jnp.asarray(count, dtype=float)"] if "t" in numbers else []),
         *indented(rate),
         "",
         f"    def one({', '.join(f'{n}: Any' for n in row)}) -> tuple[Any, ...]:",

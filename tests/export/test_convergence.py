@@ -1,4 +1,4 @@
-"""Known rules find the minima on which libraries of optimizers check theirs: a parabola, Rosenbrock's valley.
+"""Known rules find the minima on which others check theirs: a parabola, Rosenbrock's and Beale's valleys.
 
 As in optax's and pytorch_optimizer's tests each rule has the best learning rate of a small grid. The rate
 falls linearly to 0, since a sign rule ends as far from the minimum as its last step is long. The grid is
@@ -34,10 +34,17 @@ def rosenbrock(x: Any) -> Any:
     return np.array([2 * (a - 1) - 400 * a * (b - a * a), 200 * (b - a * a)])
 
 
+def beale(x: Any) -> Any:
+    a, b = x
+    parts = np.array([1.5 - a + a * b, 2.25 - a + a * b**2, 2.625 - a + a * b**3])
+    return np.array([2 * parts @ [b - 1, b**2 - 1, b**3 - 1], 2 * parts @ [a, 2 * a * b, 3 * a * b**2]])
+
+
 # name -> gradient, start, minimum
 TASKS: dict[str, tuple[Any, tuple[float, ...], tuple[float, ...]]] = {
     "parabola": (parabola, (-1.0, 10.0, 1.0), (1.0, -1.0, 1.0)),
     "rosenbrock": (rosenbrock, (0.0, 0.0), (1.0, 1.0)),
+    "beale": (beale, (1.0, 1.0), (3.0, 0.5)),
 }
 # Rules that were looked at so far; for the others the search for a learning rate has not been made.
 CHECKED = """

@@ -15,6 +15,7 @@ ENTRIES = [
     ("cautious_lion", "torch"),
     ("rprop", "torch"),
     ("adam", "triton"),
+    ("lion", "optax"),
     ("lion", "latex"),
     ("adam", "latex"),
     ("lion", "json"),
@@ -23,7 +24,7 @@ ENTRIES = [
 
 @pytest.mark.parametrize(("name", "target"), ENTRIES)
 def test_exported_files_are_as_reviewed(name: str, target: str, golden_dir: Path) -> None:
-    stem = f"{name}_fused" if target == "triton" else name
+    stem = name + {"triton": "_fused", "optax": "_optax"}.get(target, "")
     path = golden_dir / "export" / f"{stem}{TARGETS[target].suffix}"
     made = export(KNOWN[name].rule, target)
     if not path.exists():
