@@ -198,7 +198,11 @@ def _ask(
         if child.is_alive():
             child.kill()
             child.join()
-            raise RunError(f"it did not finish within {time_limit_s:g} s", file=where)
+            raise RunError(
+                f"it did not finish within {time_limit_s:g} s",
+                file=where,
+                hint="it is run for some hundred steps on 17 numbers; --time-limit gives it more",
+            )
         if not answer.is_file():
             raise RunError(f"it ended its process, with code {child.exitcode}", file=where)
         with np.load(answer, allow_pickle=False) as found:
@@ -209,6 +213,8 @@ def _ask(
 
 
 def _hint(error: str) -> str:
+    if "SyntaxError" in error or "is no optimizer" in error:
+        return "name a class of a Python file that is a torch.optim.Optimizer"
     if "argument" in error:
         return "give its arguments as --kwargs '{\"name\": value}'"
     if "has no attribute" in error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -56,6 +57,8 @@ def split(flat: Any) -> list[Any]:
 def run(where: str, kwargs: dict[str, Any], grads: Any, weights: Any, seeds: Any) -> dict[str, Any]:
     """Updates along streams, each with a fresh instance; and what the instance looked like."""
     kind = load_class(where)
+    if not callable(getattr(kind, "step", None)):
+        raise TypeError(f"{where.rpartition(':')[2]} is no optimizer: it has no step()")
     n, steps, p = grads.shape
     updates = np.full((n, steps, p), np.nan)
     seen: dict[str, Any] = {
@@ -84,7 +87,7 @@ def run(where: str, kwargs: dict[str, Any], grads: Any, weights: Any, seeds: Any
                         raise
                     seen["closure"] = True
             if seen["closure"]:
-                optimizer.step(lambda: torch.zeros((), requires_grad=True))
+                optimizer.step(lambda: torch.ones((), requires_grad=True))
             after = torch.cat([param.detach().reshape(-1) for param in params]).double().numpy()
             updates[i, t] = (weights[i, t] - after) / lr
         if i == 0:
@@ -99,7 +102,11 @@ def run(where: str, kwargs: dict[str, Any], grads: Any, weights: Any, seeds: Any
 
 
 def main(request: str, answer: str) -> None:
-    """Answer a request; whatever the stranger raises becomes a message."""
+    """Answer a request; whatever the stranger raises becomes a message, and what it prints is dropped."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+    sys.stdout = sys.stderr = os.fdopen(nowhere, "w")
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     with np.load(request, allow_pickle=False) as asked:
@@ -111,5 +118,8 @@ def main(request: str, answer: str) -> None:
         np.savez(answer, updates=made["updates"], seen=seen, error="")
     except BaseException as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
-        text = f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
+        said = " ".join(str(error).split())
+        text = f"{type(error).__name__}: {said}"
+        if not isinstance(error, SyntaxError):  # which says its place itself
+            text += f" ({Path(place.filename).name}, line {place.lineno})"
         np.savez(answer, updates=np.zeros(0), seen="{}", error=text[:600])

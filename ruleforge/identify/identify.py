@@ -172,7 +172,7 @@ def _notes(seen: Seen, exact: bool) -> list[str]:
         notes.append("it uses randomness: two runs on the same gradients differ, so no rule can be exact")
     if seen.needs_closure:
         notes.append(
-            "it calls its closure, which was given a constant loss; what it does with losses was not seen"
+            "it calls its closure, which was given a loss of 1; what it does with losses was not seen"
         )
     if seen.factored:
         shapes = ", ".join(f"{name} {tuple(seen.states[name])}" for name in seen.factored)

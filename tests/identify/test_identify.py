@@ -107,3 +107,18 @@ def test_composed_forms_are_many_and_distinct() -> None:
     every = list(forms())
     assert len({rule.key for rule in every}) == len(every) > 300
     assert all(rule.reads("g") for rule in every)
+
+
+def test_messages_are_one_line_and_what_a_stranger_prints_is_dropped(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError, match=r"RuntimeError: needs a GPU \(mine.py") as caught:
+        probe(written(tmp_path, "print('hello'); raise RuntimeError('needs\\na GPU')"))
+    assert "\n" not in caught.value.message
+    assert capfd.readouterr().out == ""
+
+
+def test_a_class_that_is_no_optimizer_is_said(tmp_path: Path) -> None:
+    (tmp_path / "other.py").write_text("class Other:\n    pass\n")
+    with pytest.raises(InputError, match="Other is no optimizer"):
+        probe(f"{tmp_path / 'other.py'}:Other")
