@@ -13,6 +13,9 @@ MAX_KEY_PARTS: Final = 16  # for each part of a key, tomllib walks over all of t
 
 _PART: Final = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
 _LONG_KEY: Final = re.compile(rf"(?<![\w.-])(?:{_PART}[ \t]*+\.[ \t]*+){{{MAX_KEY_PARTS}}}")
+_HALF: Final = re.compile(
+    "[\ud800-\udfff]"
+)  # half of a character: what Python makes of bytes that are no text
 _AT: Final = re.compile(r" \(at line (\d+), column (\d+)\)$")
 
 
@@ -33,9 +36,11 @@ def read_toml(text: str) -> dict[str, Any]:
     """The tables that TOML text spells.
 
     Raises:
-        TomlFault: it is no TOML, has a key of very many parts, a number of thousands of digits, or is nested
-            too deeply.
+        TomlFault: it is no text or no TOML, has a key of very many parts, a number of thousands of digits, or
+            is nested too deeply.
     """
+    if found := _HALF.search(text):
+        raise TomlFault("no text: a character that UTF-8 does not have", *_place(text, found.start()))
     if found := _LONG_KEY.search(text):
         raise TomlFault(f"a key of more than {MAX_KEY_PARTS} parts", *_place(text, found.start()))
     try:

@@ -24,6 +24,7 @@ MANY = 40_000
         ("x = " + "[" * MANY + "]" * MANY, "nested too deeply", (1, 5)),
         ("\nx = " + "{a=" * MANY + "1" + "}" * MANY, "nested too deeply", (2, 5)),
         ("x = 1\nseed = " + "9" * MANY, "limit", (2, 7 + MANY + 1)),
+        ("a = 1\nb = 'x\udccd'", "no text", (2, 7)),
         ("a = 1\nb = = 2", "invalid value", (2, 5)),
         ("a = 'x", "expected", (1, 7)),
         ("x" * MANY, "expected", (1, MANY + 1)),
