@@ -24,11 +24,10 @@ from typing import Any
 import numpy as np
 
 from ruleforge.app.config import load_config, load_validation_workloads, load_workloads
-from ruleforge.app.confirming import confirm_protocol
 from ruleforge.app.finals import Suites
 from ruleforge.app.identity import form_key
 from ruleforge.app.ranking import SPEEDUP
-from ruleforge.app.setup import baseline_rules
+from ruleforge.app.setup import baseline_rules, confirm_protocol
 from ruleforge.backends import fastest_plane, prepare_plane
 from ruleforge.core.text import parse
 from ruleforge.evaluate.baselines import tune_baselines
@@ -65,7 +64,7 @@ def judge(run: Path, seeds: int, workers: int) -> dict[str, Any]:
         for fit in store.fitness(objective=SPEEDUP):
             own[fit.candidate] = fit.value or 0.0  # the highest rung comes last
     suites = Suites(load_workloads(config), load_validation_workloads(config))
-    protocol = confirm_protocol(config, suites.search)
+    protocol = confirm_protocol(config)
     plan = Plan(update_plane=fastest_plane())
     prepare_plane(plan.update_plane)
     logs: dict[str, dict[int, dict[str, float]]] = {}

@@ -7,20 +7,16 @@ suite, and the finalists are the best of that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from ruleforge.app.finals import Phase, Suites, scored_beside_baselines
 from ruleforge.app.schema import Config
-from ruleforge.app.setup import baseline_rules, rung_protocols
-from ruleforge.evaluate.evaluator import Protocol
+from ruleforge.app.setup import baseline_rules, confirm_protocol
 from ruleforge.evaluate.lanes import Plan
 from ruleforge.evaluate.statistics import geometric_mean
 from ruleforge.evaluate.workers import Workers
-from ruleforge.tasks import Workload
-
-CONFIRM_SEED: Final = 6000
 
 
 @dataclass(frozen=True)
@@ -42,13 +38,6 @@ class Confirmed:
 
     def as_json(self) -> dict[str, Any]:
         return {"id": self.id, "merit": self.merit, "workloads": dict(self.speedups)}
-
-
-def confirm_protocol(config: Config, workloads: Sequence[Workload]) -> Protocol:
-    """The full rung's way of tuning, scored on seeds of its own."""
-    full = rung_protocols(config, workloads)[-1][1]
-    seeds = tuple(CONFIRM_SEED + k for k in range(config.search.confirm_seeds))
-    return replace(full, score_seeds=seeds)
 
 
 def confirm(
@@ -74,7 +63,7 @@ def confirm(
         All of them, best first; equals in the order given.
     """
     outcomes, tuned = scored_beside_baselines(
-        contenders, baseline_rules(config), suites, confirm_protocol(config, suites.search), plan, workers,
+        contenders, baseline_rules(config), suites, confirm_protocol(config), plan, workers,
         phase, say, "scoring contenders again",
     )  # fmt: skip
     found = [

@@ -9,20 +9,20 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ruleforge.app.breeding import Bred, breed
 from ruleforge.app.config import load_validation_workloads, resolved_toml
-from ruleforge.app.confirming import Confirmed, confirm_protocol
+from ruleforge.app.confirming import Confirmed
 from ruleforge.app.identity import form_key
 from ruleforge.app.objectives import OBJECTIVES, Measured, front_of
 from ruleforge.app.progress import Progress
 from ruleforge.app.ranking import SPEEDUP
 from ruleforge.app.schema import Config
-from ruleforge.app.setup import LANE_STEPS_PER_S, final_protocol
+from ruleforge.app.setup import LANE_STEPS_PER_S, lanes_at_the_end
 from ruleforge.app.watching import Look, Watch
 from ruleforge.core.text import parse
 from ruleforge.evaluate.evaluator import Outcome
@@ -79,7 +79,7 @@ class SearchRun:
     next_id: int = 0
     generation: int = 0
     started: float = field(default_factory=time.monotonic)
-    slowest_s: float = 0.0
+    recent_s: deque[float] = field(default_factory=lambda: deque(maxlen=3))
     training_s: float = 0.0
 
     @cached_property
@@ -96,7 +96,7 @@ class SearchRun:
         while not self._is_over():
             began = time.monotonic()
             self.one_generation()
-            self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+            self.recent_s.append(time.monotonic() - began)
 
     def _is_over(self) -> bool:
         limits = self.config.search
@@ -111,7 +111,7 @@ class SearchRun:
         if limits.budget_s is None or self.generation == 0:
             return False
         reserve = min(self._final_s(), limits.budget_s * MOST_FOR_THE_END)
-        return time.monotonic() - self.started + self.slowest_s + reserve > limits.budget_s
+        return time.monotonic() - self.started + max(self.recent_s, default=0.0) + reserve > limits.budget_s
 
     def _final_s(self) -> float:
         """Seconds that the end will take at the pace of training so far: the second look at the best, the
@@ -120,9 +120,7 @@ class SearchRun:
         What comes once, such as compiling the kernel, is no part of the pace.
         """
         pace = max(self.funnel.counts["lane_steps"] / max(1e-9, self.training_s), LANE_STEPS_PER_S / 10)
-        search = self.config.search
-        again = confirm_protocol(self.config, self.workloads).n_lanes
-        lanes = search.finalists * final_protocol(self.config).n_lanes + search.confirm * again
+        lanes = lanes_at_the_end(self.config)
         places = {w.name: w.steps for w in (*self.workloads, *load_validation_workloads(self.config))}
         compiled = self.funnel.plan.compiled
         slower = {name: EAGER_COST if compiled and name not in compiled else 1 for name in places}

@@ -83,7 +83,8 @@ def run_search(
     began = time.monotonic()
     workloads = load_workloads(config)
     resuming.tell_foreign_code(workloads, progress.message)
-    plan = make_plan(config, workloads, backend, progress.message)
+    validation = load_validation_workloads(config)
+    plan = make_plan(config, workloads, backend, progress.message, validation)
     prepare_plane(plan.update_plane, progress.message)
     text = resolved_toml(config)
     meta = {
@@ -100,7 +101,7 @@ def run_search(
     ):
         progress = KeptProgress(progress, store.log)
         resuming.begin(store, workers, parallel)
-        compile_gradients(workloads, plan, pool, progress.message)
+        compile_gradients(Suites(workloads, validation).all, plan, pool, progress.message)
         tuned = _tune_rungs(config, store, plan, pool, workloads, progress)
         return _go(config, store, plan, pool, workloads, tuned, progress, began)
 
@@ -129,7 +130,8 @@ def resume_run(path: Path, *, workers: int = 1, parallel: str = "loky", progress
         resuming.tell_differences(store, workloads, progress.message)
         resuming.begin(store, workers, parallel)
         with _pool(config, store, workers, parallel, progress) as pool:
-            compile_gradients(workloads, plan, pool, progress.message)
+            both = Suites(workloads, load_validation_workloads(config)).all
+            compile_gradients(both, plan, pool, progress.message)
             if "baselines" in results:
                 tuned = [_baselines_from(record) for record in results["baselines"]]
             else:
@@ -304,7 +306,7 @@ def _make_watch(config: Config, store: Store, plan: Plan, pool: Workers, progres
     places = watched_workloads(config)
     if not search.validate_every or not places:
         return None
-    protocol, small = watch_protocol(config, places), watch_plan(plan)
+    protocol, small = watch_protocol(config), watch_plan(plan)
 
     def tune() -> Baselines:
         return tune_baselines(

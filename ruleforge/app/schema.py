@@ -421,6 +421,7 @@ DEFAULT_BASELINES: Final = (
     "lamb",
     "cautious_adamw",
     "cautious_lion",
+    "grams",
     "muon_adamw",
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from ruleforge.search.strategies import Setup, Strategy, make_strategy
 from ruleforge.search.variation import DEFAULT_WEIGHTS
 from ruleforge.tasks import Workload
 
+CONFIRM_SEED = 6000
 RUNG_SEED = 8000
 DEFAULT_LRS = (1e-4, 1.0, 9)
 TYPICAL_LR = 1e-2
@@ -27,8 +29,8 @@ LANE_STEPS_PER_S = 15000.0
 """Of one worker, for estimates: searches on the built-in suites, all that a lane-step costs included."""
 COMPILE_S = 10.0
 """What compiling one workload costs a core, in both chunk sizes."""
-SAVED_S = 35e-6
-"""What it saves a lane-step, at the least of the search suite's workloads."""
+SAVED_S = 60e-6
+"""What it saves a lane-step, in the median of the search suite's workloads."""
 MANY = 10**9
 
 
@@ -37,9 +39,18 @@ def make_plan(
     workloads: Sequence[Workload],
     backend: str = "auto",
     say: Callable[[str], None] = lambda text: None,
+    validation: Sequence[Workload] = (),
 ) -> Plan:
-    """The execution plan that a run records; `say` is told of a fallback."""
-    tell_one_by_one(workloads, say)
+    """The execution plan that a run records; `say` is told of a fallback.
+
+    Args:
+        config: of the search.
+        workloads: that it trains on.
+        backend: update plane, or "auto".
+        say: told of a fallback.
+        validation: workloads that the best are judged on besides.
+    """
+    tell_one_by_one((*workloads, *validation), say)
     training = config.training
     plane = backend if backend != "auto" else training.update_plane
     on_gpu = is_on_gpu(plane)
@@ -47,7 +58,7 @@ def make_plan(
         chunk_lanes=training.chunk_lanes,
         score_lanes=max(1, training.chunk_lanes // 4) if on_gpu else Plan.score_lanes,
         update_plane=fastest_plane(say) if plane == "auto" else plane,
-        compiled=() if on_gpu else compilable(worth_compiling(config, workloads), say),
+        compiled=() if on_gpu else compilable(worth_compiling(config, workloads, validation), say),
         precision=training.precision,
         weight_decay=training.weight_decay,
         gradient_clip=training.gradient_clip,
@@ -84,14 +95,19 @@ def rung_protocols(
             tuple(RUNG_SEED + k for k in range(rung.seeds)), refine=rung.refine,
         )  # fmt: skip
         ladder.append((places, protocol, rung.promote))
-    full = Protocol(
-        lrs,
+    return [*ladder, (tuple(workloads), full_protocol(config), 1.0)]
+
+
+def full_protocol(config: Config) -> Protocol:
+    """How a rule is tuned and scored at its full budget."""
+    training = config.training
+    return Protocol(
+        grid(training.lrs.low, training.lrs.high, training.lrs.points),
         tuple(training.schedules),
         score_seeds=tuple(SCORE_SEED + k for k in range(training.seeds)),
         tune_seeds=tuning_seeds(training.tune_seeds),
         refine=training.tuning == "refined",
     )
-    return [*ladder, (tuple(workloads), full, 1.0)]
 
 
 def tuning_seeds(n: int) -> tuple[int, ...]:
@@ -107,6 +123,20 @@ def final_protocol(config: Config) -> Protocol:
         score_seeds=tuple(FINAL_SEED + k for k in range(training.score_seeds)),
         tune_seeds=tuning_seeds(training.tune_seeds),
         widen=True,
+    )
+
+
+def confirm_protocol(config: Config) -> Protocol:
+    """How contenders are looked at again: the full rung's way of tuning, scored on seeds of its own."""
+    seeds = tuple(CONFIRM_SEED + k for k in range(config.search.confirm_seeds))
+    return replace(full_protocol(config), score_seeds=seeds)
+
+
+def lanes_at_the_end(config: Config) -> int:
+    """Lanes that the second look and the final train on each workload of both suites."""
+    search = config.search
+    return (
+        search.finalists * final_protocol(config).n_lanes + search.confirm * confirm_protocol(config).n_lanes
     )
 
 
@@ -158,15 +188,19 @@ def expected_generations(config: Config, lane_steps_per_generation: int) -> int:
     return max(1, min(limits))
 
 
-def worth_compiling(config: Config, workloads: Sequence[Workload]) -> list[Workload]:
-    """Workloads on which a search trains so much that compiling repays its seconds."""
+def worth_compiling(
+    config: Config, workloads: Sequence[Workload], validation: Sequence[Workload] = ()
+) -> list[Workload]:
+    """Workloads on which a search, its end included, trains so much that compiling repays its seconds."""
     wanted = config.training.gradient_plane
+    everywhere = [*workloads, *(w for w in validation if w not in workloads)]
     if wanted != "auto" or not workloads:
-        return list(workloads) if wanted == "compiled" else []
+        return everywhere if wanted == "compiled" else []
     ladder = rung_protocols(config, workloads)
     generations = expected_generations(config, sum(lane_steps(ladder, config.search.population)))
     spent = sum(_lane_steps_by_workload(ladder, config.search.population * generations), Counter[str]())
-    return [w for w in workloads if spent[w.name] * SAVED_S > COMPILE_S]
+    spent.update({w.name: lanes_at_the_end(config) * w.steps for w in everywhere})
+    return [w for w in everywhere if spent[w.name] * SAVED_S > COMPILE_S]
 
 
 def search_strategy(config: Config) -> Strategy:

@@ -14,9 +14,8 @@ from tempfile import TemporaryDirectory
 
 from ruleforge.app.compare import SEEDS, comparison_protocol
 from ruleforge.app.config import load_config, load_validation_workloads, load_workloads
-from ruleforge.app.confirming import confirm_protocol
 from ruleforge.app.schema import DEFAULT_BASELINES
-from ruleforge.app.setup import baseline_rules, final_protocol, make_plan, rung_protocols
+from ruleforge.app.setup import baseline_rules, confirm_protocol, final_protocol, make_plan, rung_protocols
 from ruleforge.app.watching import watch_protocol, watched_workloads
 from ruleforge.backends import prepare_plane
 from ruleforge.core.known import known
@@ -43,10 +42,10 @@ def shipped_tunings() -> Iterator[Tuning]:
         both = (*workloads, *load_validation_workloads(config))
         yield rules, both, final_protocol(config), plan
         if config.search.confirm:
-            yield rules, both, confirm_protocol(config, workloads), plan
+            yield rules, both, confirm_protocol(config), plan
         if config.search.validate_every:
             watched = watched_workloads(config)
-            yield rules, watched, watch_protocol(config, watched), plan
+            yield rules, watched, watch_protocol(config), plan
     plan = make_plan(load_config(CONFIGS[0]), ())
     for suite in SUITES:
         rules = {name: known(name).rule for name in DEFAULT_BASELINES}

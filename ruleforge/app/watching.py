@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 from ruleforge.app.config import load_validation_workloads
 from ruleforge.app.schema import Config
-from ruleforge.app.setup import rung_protocols
+from ruleforge.app.setup import full_protocol
 from ruleforge.evaluate.baselines import Baselines
 from ruleforge.evaluate.evaluator import Outcome, Protocol, evaluate
 from ruleforge.evaluate.lanes import Plan
@@ -211,10 +211,9 @@ def watched_workloads(config: Config) -> tuple[Workload, ...]:
     return tuple(w for w in load_validation_workloads(config) if w.name not in trained)
 
 
-def watch_protocol(config: Config, workloads: Sequence[Workload]) -> Protocol:
+def watch_protocol(config: Config) -> Protocol:
     """The full rung's way of tuning, on the watch's own seeds."""
-    full = rung_protocols(config, workloads)[-1][1]
-    return replace(full, score_seeds=tuple(WATCH_SEED + k for k in range(WATCH_SEEDS)))
+    return replace(full_protocol(config), score_seeds=tuple(WATCH_SEED + k for k in range(WATCH_SEEDS)))
 
 
 def watch_plan(plan: Plan) -> Plan:
