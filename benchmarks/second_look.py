@@ -25,10 +25,10 @@ import numpy as np
 
 from ruleforge.app.config import load_config, load_validation_workloads, load_workloads
 from ruleforge.app.finals import Suites
-from ruleforge.app.identity import form_key
 from ruleforge.app.ranking import SPEEDUP
 from ruleforge.app.setup import baseline_rules, confirm_protocol
 from ruleforge.backends import fastest_plane, prepare_plane
+from ruleforge.core.form import form_key
 from ruleforge.core.text import parse
 from ruleforge.evaluate.baselines import tune_baselines
 from ruleforge.evaluate.evaluator import FINAL_SEED, evaluate

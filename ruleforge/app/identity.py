@@ -9,16 +9,14 @@ from itertools import islice, product
 
 from ruleforge.core import expr as ex
 from ruleforge.core.canon import fold
-from ruleforge.core.expr import Expr
+from ruleforge.core.form import form_key
 from ruleforge.core.known import KNOWN
-from ruleforge.core.rule import MAX_HYPERS, Hyper, Rule, State
+from ruleforge.core.rule import Hyper, Rule
 from ruleforge.core.text import parse
 from ruleforge.evaluate.probes import Behaviours, fingerprint_variants, fingerprints
-from ruleforge.search.genome import with_constants
 
 MIN_BETA = 0.3
 MAX_TRIALS = 64
-STRUCTURAL = frozenset({0.0, 1.0, 2.0, -1.0})
 
 
 @dataclass(frozen=True)
@@ -131,27 +129,3 @@ def _catalogue() -> _Catalogue:
         if seen.fingerprint:
             behaviours.add(number, seen.fingerprint)
     return _Catalogue(names, full_keys, forms, untied, behaviours)
-
-
-def form_key(rule: Rule, *, untied: bool = False) -> str:
-    """Key of a rule's form: each constant that could be tuned is a hyperparameter.
-
-    Args:
-        rule: any rule.
-        untied: forget which constants are equal, so that a rule and its version with one beta
-            split in two have one key.
-    """
-    inlined = with_constants(rule.canonical).canonical
-    numbers: dict[float, int] = {}
-
-    def replace(item: Expr, args: tuple[Expr, ...]) -> Expr:
-        if item.op == "const" and item.number not in STRUCTURAL:
-            return ex.hyper(0 if untied else numbers.setdefault(item.number, len(numbers)))
-        return ex.with_args(item, args)
-
-    mapping = ex.rebuild(inlined.roots, replace)
-    if len(numbers) > MAX_HYPERS:
-        return inlined.key
-    states = tuple(State(mapping[s.init], mapping[s.next]) for s in inlined.states)
-    hypers = tuple(Hyper(-1e300, 1e300, value) for value in numbers or (0.5,))
-    return Rule(mapping[inlined.update], states, hypers).key

@@ -17,13 +17,13 @@ from functools import cached_property
 from ruleforge.app.breeding import Bred, breed
 from ruleforge.app.config import load_validation_workloads, resolved_toml
 from ruleforge.app.confirming import Confirmed
-from ruleforge.app.identity import form_key
 from ruleforge.app.objectives import OBJECTIVES, Measured, front_of
 from ruleforge.app.progress import Progress
 from ruleforge.app.ranking import SPEEDUP
 from ruleforge.app.schema import Config
 from ruleforge.app.setup import LANE_STEPS_PER_S, lanes_at_the_end
 from ruleforge.app.watching import Look, Watch
+from ruleforge.core.form import form_key
 from ruleforge.core.text import parse
 from ruleforge.evaluate.evaluator import Outcome
 from ruleforge.evaluate.funnel import STOPPED_EARLY, Funnel, RungResult, Verdict, standing_value
@@ -140,6 +140,7 @@ class SearchRun:
             admitted,
             lambda k, total: self.progress.phase(f"generation {before}, training", k, total),
             sure={n for n in admitted if asked[n].origin.startswith("seed:")},
+            forms={n: asked[n].described.form for n in admitted},
         )
         clock.lap("train")
         self.training_s += clock.laps["train"]
@@ -158,6 +159,7 @@ class SearchRun:
                 Told(
                     asked[number], number, self.candidates[number].objectives if alive else None,
                     self._cases(results) if alive else (), verdict.fingerprint,
+                    asked[number].described.form,
                 )
             )  # fmt: skip
         self.strategy.tell(told)
@@ -190,7 +192,12 @@ class SearchRun:
         if look.action not in ("restart", "reparameterize"):
             return
         people = [
-            Individual(n, from_text(self.store.candidate(n).genome), self.candidates[n].objectives)
+            Individual(
+                n,
+                from_text(self.store.candidate(n).genome),
+                self.candidates[n].objectives,
+                form=self._form(n),
+            )
             for n in watch.best_validated()
         ]
         (self.strategy.restart if look.action == "restart" else self.strategy.refocus)(people)

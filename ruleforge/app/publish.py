@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -42,8 +42,8 @@ def publish(champion: Finalist, adam: Mapping[str, Outcome], seed: int) -> Publi
     """
     simplified = simplify(champion.rule, time_limit_s=TIME_LIMIT_S)
     named = promote_constants(simplified.after)
-    ratio = lr_ratio(champion.outcomes, adam, simplified.scale)
-    text = RuleText(named.rule, named.lines, named.hypers, named.states, _docstring(champion, ratio, seed))
+    ratios = lr_ratios(champion.outcomes, adam, simplified.scale)
+    text = RuleText(named.rule, named.lines, named.hypers, named.states, _docstring(champion, ratios, seed))
     record = {
         "simplified": {
             "text": str(text),
@@ -51,23 +51,27 @@ def publish(champion: Finalist, adam: Mapping[str, Outcome], seed: int) -> Publi
             "relation": simplified.relation,
             "steps": [step.as_json() for step in simplified.steps],
         },
-        "lr_vs_adam": ratio,
+        "lr_vs_adam": _shown(median(ratios)) if ratios else None,
     }
     return Published(str(text), record, simplified.notes)
 
 
-def lr_ratio(mine: Mapping[str, Outcome], adam: Mapping[str, Outcome], scale: float) -> float | None:
-    """Median over workloads of tuned lr / Adam's tuned lr: what to multiply Adam's lr by.
+def lr_ratios(mine: Mapping[str, Outcome], adam: Mapping[str, Outcome], scale: float) -> list[float]:
+    """Tuned lr / Adam's tuned lr on each workload, ascending: what to multiply Adam's lr by.
 
     Args:
         mine, adam: outcomes by workload.
         scale: simplified update / raw update, where they differ by a factor.
     """
-    ratios = [mine[w].lr / adam[w].lr for w in mine if w in adam and mine[w].lr and adam[w].lr]  # type: ignore[operator]
-    return float(f"{median(ratios) / scale:.2g}") if ratios else None
+    pairs = ((mine[w].lr, adam[w].lr) for w in mine if w in adam)
+    return sorted(own / of_adam / scale for own, of_adam in pairs if own and of_adam)
 
 
-def _docstring(champion: Finalist, ratio: float | None, seed: int) -> str:
+def _shown(ratio: float) -> float:
+    return float(f"{ratio:.2g}")
+
+
+def _docstring(champion: Finalist, ratios: Sequence[float], seed: int) -> str:
     lines = [
         f"Found by ruleforge: candidate {champion.id} of a search with seed {seed}. {champion.known_as}."
     ]
@@ -79,6 +83,9 @@ def _docstring(champion: Finalist, ratio: float | None, seed: int) -> str:
                 f"Speed-up over the best single tuned baseline, {suite} suite: "
                 f"x{summary.speedup:.2f} (95 % interval {low:.2f} to {high:.2f})."
             )
-    if ratio is not None:
-        lines.append(f"Start from {ratio:g} times the learning rate that Adam likes.")
+    if ratios:
+        start, low, high = (_shown(r) for r in (median(ratios), ratios[0], ratios[-1]))
+        lines.append(f"Start from {start:g} times the learning rate that Adam likes.")
+        if len(ratios) > 1:
+            lines.append(f"On {len(ratios)} workloads the best was {low:g} to {high:g} times Adam's best.")
     return "\n".join(lines)

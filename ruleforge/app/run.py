@@ -180,7 +180,7 @@ def _go(
             progress.message(f"the seed rule {entry.name} is beyond the limits and is not trained: {beyond}")
     if len(workloads) == 1:
         progress.message("one workload: nothing can be said about transfer")
-    funnel = Funnel(rungs, plan, pool, dedupe=config.search.dedupe)
+    funnel = Funnel(rungs, plan, pool, dedupe=config.search.dedupe, alike=config.search.alike)
     strategy = search_strategy(config)
     watch = _make_watch(config, store, plan, pool, progress)
     funnel.rescoring = _make_rescoring(config, store, funnel, tuned[-1], progress)

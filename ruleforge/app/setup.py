@@ -234,6 +234,7 @@ def search_strategy(config: Config) -> Strategy:
             tune_moves=search.tune_moves,
             restarts=search.restarts,
             novelty=search.novelty,
+            alike=search.alike,
             islands=search.islands,
             migrate_every=search.migrate_every,
             migrants=search.migrants,

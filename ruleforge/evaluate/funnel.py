@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ruleforge.core.form import form_key
 from ruleforge.core.format import name_text
 from ruleforge.core.rule import Rule
 from ruleforge.evaluate.baselines import Baselines
@@ -64,6 +65,7 @@ class Described:
         key, full_key: see `Rule`.
         nodes, states: its size.
         refused: why it cannot be trained, in words, or "".
+        form: what it is when its constants are forgotten; see `form_key`.
     """
 
     text: str
@@ -72,12 +74,15 @@ class Described:
     nodes: int
     states: int
     refused: str
+    form: str
 
 
 def describe(rule: Rule, limits: Limits) -> Described:
     """A rule as admission sees it."""
     refused = limits.broken_by(rule) or ("" if rule.reads("g") else "the rule does not read g")
-    return Described(name_text(rule), rule.key, rule.full_key, rule.nodes, rule.canonical.slots, refused)
+    return Described(
+        name_text(rule), rule.key, rule.full_key, rule.nodes, rule.canonical.slots, refused, form_key(rule)
+    )
 
 
 @dataclass(frozen=True)
@@ -101,12 +106,23 @@ class Verdict:
 
 @dataclass
 class Funnel:
-    """Everything known about earlier candidates, and the ladder for new ones."""
+    """Everything known about earlier candidates, and the ladder for new ones.
+
+    Attributes:
+        rungs: the ladder.
+        plan, workers: as for training.
+        dedupe: whether what is known is kept out.
+        alike: places that one form may have among those promoted from a rung at a time; 0 for any number.
+        rescoring: who gets more seeds at the top.
+        keys, behaviours: of all candidates.
+        counts: what became of proposals.
+    """
 
     rungs: Sequence[Rung]
     plan: Plan
     workers: Workers
     dedupe: bool = True
+    alike: int = 0
     rescoring: Rescoring | None = None
     keys: dict[str, int] = field(default_factory=dict)
     behaviours: Behaviours = field(default_factory=Behaviours)
@@ -165,9 +181,16 @@ class Funnel:
         texts: Mapping[int, str],
         done: Progress = lambda finished, total: None,
         sure: Collection[int] = (),
+        forms: Mapping[int, str] | None = None,
     ) -> dict[int, tuple[RungResult, ...]]:
-        """Train admitted candidates, sending the best of each rung to the next, and `sure` ones whatever
-        they did there."""
+        """Train admitted candidates, sending the best of each rung to the next.
+
+        Args:
+            texts: by number.
+            done: told the progress.
+            sure: who goes on whatever they did.
+            forms: of each candidate, for `alike`.
+        """
         results: dict[int, list[RungResult]] = {number: [] for number in texts}
         going = list(texts)
         for level, rung in enumerate(self.rungs):
@@ -183,7 +206,8 @@ class Funnel:
                 self.counts["lane_steps_saved"] += sum((asked - o.n_lanes) * o.n_steps for o in row)
             going.sort(key=lambda n: (-results[n][-1].speedup, n))
             n_promoted = max(1, round(rung.promote * len(going)))
-            going = [n for k, n in enumerate(going) if k < n_promoted or n in sure]
+            best = set(at_most(self.alike, going, forms or {})[:n_promoted]) | set(sure)
+            going = [n for n in going if n in best]
         if self.rescoring is not None:
             self._rescore(self.rescoring, texts, results, done)
         return {number: tuple(found) for number, found in results.items()}
@@ -212,6 +236,18 @@ class Funnel:
             results[number][-1] = replace(found, is_rescored=True)
             rescoring.values.append(found.speedup)
         self.counts["rescored"] += len(best)
+
+
+def at_most(alike: int, ordered: Sequence[int], forms: Mapping[int, str]) -> list[int]:
+    """The first `alike` of each form, in order; all of them where alike is 0, or who has no form."""
+    seen: Counter[str] = Counter()
+    kept = []
+    for number in ordered:
+        form = forms.get(number, "")
+        seen[form] += 1
+        if not alike or not form or seen[form] <= alike:
+            kept.append(number)
+    return kept
 
 
 def _result(level: int, rung: Rung, row: Sequence[Outcome]) -> RungResult:

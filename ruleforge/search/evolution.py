@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any, ClassVar
@@ -157,8 +158,7 @@ class Nsga2:
 
     def best(self, count: int) -> tuple[Individual, ...]:
         """The best of the population by the first objective."""
-        ordered = sorted(self._people, key=lambda p: (-self._signs[0] * p.objectives[0], p.id))
-        return tuple(ordered[:count])
+        return tuple(self._by_value(self._people)[:count])
 
     def join(self, people: Sequence[Individual]) -> None:
         """Individuals of another population come, and compete like newborn ones."""
@@ -188,12 +188,28 @@ class Nsga2:
                 values = tuple(float(value) for value in item.objectives)
                 cases = item.cases if self.setup.selection == "epsilon_lexicase" else ()
                 behaviour = item.behaviour if self.setup.novelty else ()
-                found.append(Individual(item.id, item.proposal.genome, values, cases, behaviour))
+                form = item.form if self.setup.alike else ""
+                found.append(Individual(item.id, item.proposal.genome, values, cases, behaviour, form))
         return found
 
     def _survivors(self, new: list[Individual]) -> tuple[Individual, ...]:
-        people = (*self._people, *new)
+        people = self._few_of_a_form((*self._people, *new))
         return tuple(people[i] for i in self._ranked(people, self.setup.population).order)
+
+    def _few_of_a_form(self, people: Sequence[Individual]) -> Sequence[Individual]:
+        """The best of each form by the first objective, as many as the setup says."""
+        if not self.setup.alike:
+            return people
+        seen: Counter[str] = Counter()
+        kept = set()
+        for person in self._by_value(people):
+            seen[person.form] += 1
+            if not person.form or seen[person.form] <= self.setup.alike:
+                kept.add(person.id)
+        return [person for person in people if person.id in kept]
+
+    def _by_value(self, people: Sequence[Individual]) -> list[Individual]:
+        return sorted(people, key=lambda p: (-self._signs[0] * p.objectives[0], p.id))
 
     def _ranked(self, people: Sequence[Individual], count: int) -> Ranking:
         """By fronts over the objectives, and over novelty where it is asked for.

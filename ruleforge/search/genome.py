@@ -5,7 +5,7 @@
 
 from ruleforge.search.genome_text import from_text, to_text
 from ruleforge.search.lines import Genome, Line, is_live, reads, without_dead
-from ruleforge.search.reading import from_rule, with_constants
+from ruleforge.search.reading import from_rule
 from ruleforge.search.spelling import promote, to_rule
 
 __all__ = [
@@ -18,6 +18,5 @@ __all__ = [
     "reads",
     "to_rule",
     "to_text",
-    "with_constants",
     "without_dead",
 ]

@@ -37,6 +37,7 @@ class Setup:
         tune_moves: how many siblings each of them gets in a generation.
         restarts: generations without a better first objective before the population starts anew; 0 never.
         novelty: keep rules that behave unlike the others, as one more axis.
+        alike: how many of one form, constants apart, survive a generation; 0 for any number.
         islands, migrate_every, migrants: see `Islands`.
     """
 
@@ -53,6 +54,7 @@ class Setup:
     tune_moves: int = 4
     restarts: int = 0
     novelty: bool = False
+    alike: int = 0
     islands: int = 4
     migrate_every: int = 5
     migrants: int = 2
@@ -101,6 +103,7 @@ class Told:
         objectives: in the setup's order; None for a reject.
         cases: how good it is on each workload, more being better; for lexicase selection.
         behaviour: its fingerprint; for novelty.
+        form: what it is when its constants are forgotten; for `alike`.
     """
 
     proposal: Asked
@@ -108,17 +111,19 @@ class Told:
     objectives: tuple[float, ...] | None
     cases: tuple[float, ...] = ()
     behaviour: tuple[float, ...] = ()
+    form: str = ""
 
 
 @dataclass(frozen=True)
 class Individual:
-    """A genome that is alive, with its objectives, and with cases and behaviour where they are asked for."""
+    """A genome that is alive, with its objectives, and with what else the setup's options ask for."""
 
     id: int
     genome: Genome
     objectives: tuple[float, ...]
     cases: tuple[float, ...] = ()
     behaviour: tuple[float, ...] = ()
+    form: str = ""
 
 
 class Strategy(Protocol):
@@ -155,7 +160,7 @@ class Strategy(Protocol):
 def to_record(person: Individual) -> dict[str, Any]:
     """An individual as JSON."""
     record = {"id": person.id, "genome": to_text(person.genome), "objectives": list(person.objectives)}
-    more = {"cases": list(person.cases), "behaviour": list(person.behaviour)}
+    more = {"cases": list(person.cases), "behaviour": list(person.behaviour), "form": person.form}
     return record | {key: values for key, values in more.items() if values}
 
 
@@ -173,6 +178,7 @@ def people_of(state: Mapping[str, Any], key: str) -> tuple[Individual, ...]:
                 _floats(row["objectives"]),
                 _floats(row.get("cases", ())),
                 _floats(row.get("behaviour", ())),
+                str(row.get("form", "")),
             )
             for row in state[key]
         )

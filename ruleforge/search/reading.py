@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from ruleforge.core import expr as ex
 from ruleforge.core.canon import fold
 from ruleforge.core.expr import Expr
+from ruleforge.core.form import with_constants
 from ruleforge.core.ops import COMMUTATIVE, OPS
-from ruleforge.core.rule import Kind, Rule, State
+from ruleforge.core.rule import Kind, Rule
 from ruleforge.search import deap_bridge as bridge
 from ruleforge.search.deap_bridge import Node, Tree
 from ruleforge.search.forms import (
@@ -33,20 +34,6 @@ from ruleforge.search.forms import (
 from ruleforge.search.lines import Genome, Line, Role
 
 _MASK_OPS: frozenset[str] = frozenset(form.op for form in FORMS.values() if issubclass(form.ret, Mask))
-
-
-def with_constants(rule: Rule) -> Rule:
-    """The rule with each hyperparameter replaced by its default."""
-    mapping = ex.rebuild(
-        rule.roots,
-        lambda item, args: (
-            ex.const(rule.hypers[int(item.value or 0)].default)
-            if item.op == "hyper"
-            else ex.with_args(item, args)
-        ),
-    )
-    states = tuple(State(mapping[s.init], mapping[s.next]) for s in rule.states)
-    return Rule(mapping[rule.update], states)
 
 
 def from_rule(rule: Rule) -> Genome:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ruleforge.app.identity import form_key, identify
+from ruleforge.app.identity import identify
+from ruleforge.core.form import form_key
 from ruleforge.core.known import KNOWN
 from ruleforge.core.text import parse
 

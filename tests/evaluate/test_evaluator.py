@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ruleforge.core.form import form_key
 from ruleforge.core.known import known
 from ruleforge.core.text import parse
 from ruleforge.evaluate import baselines as baselines_module
@@ -312,3 +313,17 @@ def test_where_the_first_wave_diverges_the_smallest_rate_is_tried() -> None:
 def test_a_grid_too_small_to_refine_is_trained_whole() -> None:
     small = Protocol((0.003, 0.01, 0.03), ("constant", "cosine"), refine=True)
     assert small.first_wave() == small.grid() and small.second_wave(None) == ()
+
+
+def test_no_form_takes_more_places_on_the_next_rung_than_it_may() -> None:
+    texts = {n: f"update = ema(g, 0.{n})\n" for n in (1, 2, 3, 4, 6, 7)} | {8: "update = sign(ema(g, 0.9))\n"}
+    forms = {n: form_key(parse(text).rule) for n, text in texts.items()}
+    assert len(set(forms.values())) == 2
+    stages = funnel(alike=1)
+    stages.rungs = [replace(stages.rungs[0], promote=0.5), stages.rungs[1]]
+    climbed = stages.climb(texts, forms=forms)
+    promoted = [n for n, found in climbed.items() if len(found) == 2]
+    best = max((n for n in texts if n != 8), key=lambda n: climbed[n][0].speedup)
+    assert sorted(promoted) == [best, 8]
+    stages.alike = 0
+    assert sum(len(found) == 2 for found in stages.climb(texts, forms=forms).values()) == 4  # round(7 / 2)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ruleforge.core.known
+from ruleforge.core.form import with_constants
 from ruleforge.core.rule import Rule
 from ruleforge.core.text import load
 from ruleforge.errors import RuleError
@@ -22,7 +23,6 @@ from ruleforge.search.genome import (
     reads,
     to_rule,
     to_text,
-    with_constants,
     without_dead,
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from ruleforge.core.form import form_key
 from ruleforge.errors import ConfigError, StoreError
 from ruleforge.search.children import child_rng
-from ruleforge.search.genome import Genome
+from ruleforge.search.genome import Genome, to_rule
 from ruleforge.search.grammar import load_grammar
 from ruleforge.search.islands import Islands
 from ruleforge.search.selection import epsilon_lexicase, epsilons, novelties
@@ -26,6 +28,7 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "tuned siblings": ("nsga2", {"tune_top": 3, "tune_moves": 2}),
     "restarts": ("nsga2", {"restarts": 1}),
     "novelty": ("nsga2", {"novelty": True}),
+    "few of a form": ("nsga2", {"alike": 1}),
     "islands": ("islands", {"islands": 3, "migrate_every": 2}),
     "all at once": (
         "islands",
@@ -45,7 +48,10 @@ def cases(proposal: Proposal) -> tuple[float, ...]:
 
 def tell(strategy: Strategy, proposals: list[Proposal]) -> None:
     strategy.tell(
-        [Told(p, 1000 * p.generation + p.index, judge(p), cases(p), behaviour(p.genome)) for p in proposals]
+        [
+            Told(p, 1000 * p.generation + p.index, judge(p), cases(p), behaviour(p.genome), form_key(p.rule))
+            for p in proposals
+        ]
     )
 
 
@@ -247,3 +253,22 @@ def test_a_reweighted_grammar_draws_what_it_favours() -> None:
 
     assert share(favoured) > 2 * share(setup)
     assert "no_such_op" not in favoured.grammar.weights
+
+
+def test_no_more_of_a_form_survive_than_may_and_they_are_its_best() -> None:
+    strategy, told = make_strategy("nsga2", replace(SETUP, alike=2)), []
+    for generation in range(4):
+        proposals = strategy.ask(generation)
+        tell(strategy, proposals)
+        told += [(form_key(p.rule), 1000 * generation + p.index, judge(p)) for p in proposals]
+    alive = {person.id: person for person in strategy.population}
+    counts = Counter(person.form for person in alive.values())
+    assert max(counts.values()) == 2
+    for form in counts:
+        values = {n: objectives[0] for key, n, objectives in told if key == form and objectives}
+        here = [n for n in values if n in alive]
+        assert min(values[n] for n in here) >= sorted(values.values())[-min(2, len(values))]
+    crowded = make_strategy("nsga2", SETUP)
+    for generation in range(4):
+        tell(crowded, crowded.ask(generation))
+    assert max(Counter(form_key(to_rule(p.genome)) for p in crowded.population).values()) > 2
