@@ -65,6 +65,11 @@ class Finalist:
     second_look: tuple[float, float] | None = None
 
     @property
+    def is_new(self) -> bool:
+        """Whether no known rule has its form or answers as it does on the probes."""
+        return self.known_as.relation == "new"
+
+    @property
     def standing(self) -> float:
         """What the champion is chosen by: the final and the second look, each counting by its seeds."""
         if self.second_look is None or self.merit <= 0 or self.second_look[0] <= 0:

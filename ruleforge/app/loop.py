@@ -47,7 +47,7 @@ from ruleforge.tasks import Workload
 ASK_FACTOR = 4
 RESCORED = "speedup_rescored"
 ALIKE = 3  # contenders of one form: which constants are best is a question of noise too
-NAMING_S = 10.0
+NAMING_S = 15.0
 MOST_FOR_THE_END = 0.4  # of a time budget: the first generations are slow, and say little about the pace
 EAGER_COST = 4  # what a lane-step costs op by op, where others are compiled
 

@@ -8,7 +8,9 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from ruleforge.core.text import RuleText
+from ruleforge.errors import InputError
 from ruleforge.evaluate.evaluator import Outcome
+from ruleforge.explain.nearest import Match, nearest
 from ruleforge.simplify import promote_constants, simplify
 
 if TYPE_CHECKING:
@@ -23,13 +25,19 @@ class Published:
 
     Attributes:
         text: for the champion, the contents of `champion.rule`.
-        record: `simplified` (text, nodes, relation, steps), and `lr_vs_adam`.
+        record: `simplified` (text, nodes, relation, steps), `lr_vs_adam` and `nearest`, the known rule that
+            its behaviour is nearest to; `known_as` where that is the very rule and no form had told.
         notes: what simplification has to say besides, such as that its time was up.
     """
 
     text: str
     record: dict[str, Any]
     notes: tuple[str, ...] = ()
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it has no name, neither by its form nor by how it behaves."""
+        return bool(self.record["known_as"] == "new")
 
 
 def publish(champion: Finalist, adam: Mapping[str, Outcome], seed: int) -> Published:
@@ -43,7 +51,10 @@ def publish(champion: Finalist, adam: Mapping[str, Outcome], seed: int) -> Publi
     simplified = simplify(champion.rule, time_limit_s=TIME_LIMIT_S)
     named = promote_constants(simplified.after)
     ratios = lr_ratios(champion.outcomes, adam, simplified.scale)
-    text = RuleText(named.rule, named.lines, named.hypers, named.states, _docstring(champion, ratios, seed))
+    match = _nearest(champion)
+    name = str(match) if match and match.is_exact and champion.is_new else str(champion.known_as)
+    doc = _docstring(champion, name, match, ratios, seed)
+    text = RuleText(named.rule, named.lines, named.hypers, named.states, doc)
     record = {
         "simplified": {
             "text": str(text),
@@ -52,8 +63,18 @@ def publish(champion: Finalist, adam: Mapping[str, Outcome], seed: int) -> Publi
             "steps": [step.as_json() for step in simplified.steps],
         },
         "lr_vs_adam": _shown(median(ratios)) if ratios else None,
+        "nearest": match.as_json() if match else None,
+        "known_as": name,
     }
     return Published(str(text), record, simplified.notes)
+
+
+def _nearest(champion: Finalist) -> Match | None:
+    """The known rule that behaves most like it; None for one that is finite almost nowhere."""
+    try:
+        return nearest(champion.rule.rule, most=1)[0]
+    except InputError:
+        return None
 
 
 def lr_ratios(mine: Mapping[str, Outcome], adam: Mapping[str, Outcome], scale: float) -> list[float]:
@@ -71,10 +92,10 @@ def _shown(ratio: float) -> float:
     return float(f"{ratio:.2g}")
 
 
-def _docstring(champion: Finalist, ratios: Sequence[float], seed: int) -> str:
-    lines = [
-        f"Found by ruleforge: candidate {champion.id} of a search with seed {seed}. {champion.known_as}."
-    ]
+def _docstring(champion: Finalist, name: str, match: Match | None, ratios: Sequence[float], seed: int) -> str:
+    lines = [f"Found by ruleforge: candidate {champion.id} of a search with seed {seed}. {name}."]
+    if match and not match.is_exact:
+        lines.append(f"Of the known rules it is nearest to {match}.")
     for suite, standing in (("search", champion.search), ("validation", champion.validation)):
         summary = standing["vs_best_single"]
         if summary.speedup is not None and summary.ci is not None:

@@ -235,7 +235,7 @@ def _finish(run: SearchRun, began: float, tuned: list[Baselines]) -> dict[str, A
         store.put_champion(published.text)
         for note in published.notes:
             progress.message(f"simplifying the champion: {note}")
-        new = next((f for f in finalists if f.known_as.relation == "new"), None)
+        new = next((f for f in finalists if f.is_new and (f is not champion or published.is_new)), None)
         if new is not None:
             shown = published if new is champion else publish(new, adam, config.seed)
             report["best_new"] = new.as_json() | shown.record
