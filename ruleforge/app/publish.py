@@ -95,7 +95,7 @@ def _shown(ratio: float) -> float:
 def _docstring(champion: Finalist, name: str, match: Match | None, ratios: Sequence[float], seed: int) -> str:
     lines = [f"Found by ruleforge: candidate {champion.id} of a search with seed {seed}. {name}."]
     if match and not match.is_exact:
-        lines.append(f"Of the known rules it is nearest to {match}.")
+        lines.append(f"Nearest known rule: {match.name}, {100 * match.distance:.0f} % apart.")
     for suite, standing in (("search", champion.search), ("validation", champion.validation)):
         summary = standing["vs_best_single"]
         if summary.speedup is not None and summary.ci is not None:

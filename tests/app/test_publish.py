@@ -36,7 +36,7 @@ def test_what_is_new_is_told_its_nearest_and_where_its_learning_rate_lies() -> N
     published = publish(finalist(text, lrs), adam, seed=3)
     assert published.is_new and published.record["known_as"] == "new"
     assert published.record["nearest"]["name"] == "grams"
-    assert "nearest to grams with" in published.text
+    assert "Nearest known rule: grams, 28 % apart." in published.text
     assert published.record["lr_vs_adam"] == 1.0
     assert "Start from 1 times the learning rate that Adam likes." in published.text
     assert "On 3 workloads the best was 0.2 to 10 times Adam's best." in published.text
