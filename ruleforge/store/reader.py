@@ -19,6 +19,7 @@ from ruleforge.records import (
     FitnessRow,
     GenerationRow,
     Json,
+    ParentRow,
     TimingRow,
 )
 from ruleforge.store.database import explain_fault, version_of
@@ -132,8 +133,8 @@ class Reader:
 
     def parents(self, candidate_id: int) -> tuple[int, ...]:
         """Ids of the candidate's parents, in order; () for a seed or a fresh draw."""
-        query = "SELECT parent FROM parents WHERE child = ? ORDER BY position"
-        return tuple(row[0] for row in self._rows(query, candidate_id))
+        rows = self._select(ParentRow, "WHERE child = ? ORDER BY position", candidate_id)
+        return tuple(row.parent for row in rows)
 
     def lineage(self, candidate_id: int) -> list[Ancestor]:
         """The candidate and all its ancestors, nearest first, each with how it was made."""
