@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from ruleforge.app.learning_rates import lr_lines, lr_ratios, shown
 from ruleforge.core.text import RuleText
 from ruleforge.errors import InputError
 from ruleforge.evaluate.evaluator import Outcome
@@ -62,7 +63,7 @@ def publish(champion: Finalist, adam: Mapping[str, Outcome], seed: int) -> Publi
             "relation": simplified.relation,
             "steps": [step.as_json() for step in simplified.steps],
         },
-        "lr_vs_adam": _shown(median(ratios)) if ratios else None,
+        "lr_vs_adam": shown(median(ratios)) if ratios else None,
         "nearest": match.as_json() if match else None,
         "known_as": name,
     }
@@ -77,21 +78,6 @@ def _nearest(champion: Finalist) -> Match | None:
         return None
 
 
-def lr_ratios(mine: Mapping[str, Outcome], adam: Mapping[str, Outcome], scale: float) -> list[float]:
-    """Tuned lr / Adam's tuned lr on each workload, ascending: what to multiply Adam's lr by.
-
-    Args:
-        mine, adam: outcomes by workload.
-        scale: simplified update / raw update, where they differ by a factor.
-    """
-    pairs = ((mine[w].lr, adam[w].lr) for w in mine if w in adam)
-    return sorted(own / of_adam / scale for own, of_adam in pairs if own and of_adam)
-
-
-def _shown(ratio: float) -> float:
-    return float(f"{ratio:.2g}")
-
-
 def _docstring(champion: Finalist, name: str, match: Match | None, ratios: Sequence[float], seed: int) -> str:
     lines = [f"Found by ruleforge: candidate {champion.id} of a search with seed {seed}. {name}."]
     if match and not match.is_exact:
@@ -104,9 +90,4 @@ def _docstring(champion: Finalist, name: str, match: Match | None, ratios: Seque
                 f"Speed-up over the best single tuned baseline, {suite} suite: "
                 f"x{summary.speedup:.2f} (95 % interval {low:.2f} to {high:.2f})."
             )
-    if ratios:
-        start, low, high = (_shown(r) for r in (median(ratios), ratios[0], ratios[-1]))
-        lines.append(f"Start from {start:g} times the learning rate that Adam likes.")
-        if len(ratios) > 1:
-            lines.append(f"On {len(ratios)} workloads the best was {low:g} to {high:g} times Adam's best.")
-    return "\n".join(lines)
+    return "\n".join([*lines, *lr_lines(ratios)])

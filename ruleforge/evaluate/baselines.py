@@ -185,6 +185,19 @@ def tune_baselines(
     return with_targets(outcomes, origin)
 
 
+def shipped_outcomes(
+    rules: Mapping[str, RuleText], workloads: Sequence[Workload], protocol: Protocol, plan: Plan
+) -> dict[str, dict[str, Outcome]]:
+    """What the package ships of these tunings, rule name → workload name → outcome; computes nothing."""
+    shipped = _read(SHIPPED, lambda text: None)
+    found: dict[str, dict[str, Outcome]] = {name: {} for name in rules}
+    for name, text in rules.items():
+        for w in workloads:
+            if record := shipped.get(tuning_key(w, text.rule, protocol, plan)):
+                found[name][w.name] = outcome_from_json(record)
+    return found
+
+
 def with_targets(
     outcomes: Mapping[str, Mapping[str, Outcome]], origin: str, *, levels: Levels = LEVELS, miss: float = MISS
 ) -> Baselines:

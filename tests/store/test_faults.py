@@ -631,21 +631,14 @@ def test_a_damaged_circle_of_parents_comes_to_an_end(run: Store) -> None:
 def test_a_parent_that_is_missing_from_its_row_is_damage(run: Store) -> None:
     """Damage to the declaration in the file, not to the row, makes room for it."""
     run.close()
-    database = sqlite3.connect(run.path / "run.db", isolation_level=None)
-    database.execute("PRAGMA writable_schema = ON")
-    database.execute(
-        "UPDATE sqlite_schema SET sql = replace(sql, 'parent   INTEGER NOT NULL', 'parent   INTEGER         ') "
-        "WHERE name = 'parents'"
-    )
-    database.close()
-    database = sqlite3.connect(run.path / "run.db", isolation_level=None)
-    database.execute("INSERT INTO parents VALUES (1, 7, NULL)")
-    database.execute("PRAGMA writable_schema = ON")
-    database.execute(
-        "UPDATE sqlite_schema SET sql = replace(sql, 'parent   INTEGER         ', 'parent   INTEGER NOT NULL') "
-        "WHERE name = 'parents'"
-    )
-    database.close()
+    declared, lenient = "parent   INTEGER NOT NULL", "parent   INTEGER         "
+    redeclare = "UPDATE sqlite_schema SET sql = replace(sql, ?, ?) WHERE name = 'parents'"
+    for old, new, row in ((declared, lenient, ()), (lenient, declared, ((1, 7, None),))):
+        database = sqlite3.connect(run.path / "run.db", isolation_level=None)
+        database.executemany("INSERT INTO parents VALUES (?, ?, ?)", row)
+        database.execute("PRAGMA writable_schema = ON")
+        database.execute(redeclare, (old, new))
+        database.close()
     with Store.open(run.path, readonly=True) as store:
         with pytest.raises(StoreError, match="a row of parents cannot be read: parent is 'None'") as caught:
             store.lineage(1)

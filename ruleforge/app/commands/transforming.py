@@ -198,12 +198,15 @@ def export(
 ) -> None:
     """Write a rule as a standalone file."""
     from ruleforge.app.display import print_json, remark, say
+    from ruleforge.app.learning_rates import with_shipped_lr
     from ruleforge.app.targets import resolve_target
     from ruleforge.errors import ExportError
     from ruleforge.export import TARGETS, write
     from ruleforge.export import export as export_to
 
     found = resolve_target(target)
+    if found.origin == "known":
+        found = replace(found, text=with_shipped_lr(found.text))
     options: dict[str, Any] = {"provenance": provenance_of(found), **defaults_of(found)}
     options["class_name"] = class_name if class_name is not None else name_of_class(found, output)
     known = TARGETS[to].options if to in TARGETS else ()
