@@ -13,6 +13,7 @@ is measured by two processes that know nothing of each other and of no driver.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -30,24 +31,29 @@ from ruleforge.backends import fastest_plane
 from ruleforge.core.known import KNOWN
 from ruleforge.evaluate.lanes import ChunkJob, ChunkResult, LaneSpec, Plan, RuleLanes, pack, sample_steps
 from ruleforge.evaluate.train import train_chunk
+from ruleforge.evaluate.transports import ONE_THREAD
 from ruleforge.evaluate.wire import request, to_text
 from ruleforge.evaluate.workers import Workers
 from ruleforge.store import Store
 from ruleforge.tasks import load_workload
 
 LRS = (1e-3, 1e-2, 1e-1)
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 NETWORK_BYTES_PER_S = 125e6  # one gigabit a second
 SLEEP_S = 0.25
+_calls = itertools.count()
 
 
 def chunk_jobs(n_candidates: int, n_steps: int) -> list[ChunkJob]:
-    """The first rung for so many candidates: three learning rates each, 72 lanes a chunk."""
+    """The first rung for so many candidates: three learning rates each, 72 lanes a chunk.
+
+    No two calls give the same texts: a worker remembers a rule that it has read, but a search has new ones.
+    """
     texts = [str(entry.rule) for entry in KNOWN.values() if entry.rule.rule.slots <= 2]
     plan = Plan(update_plane=fastest_plane())
     workload = load_workload("teacher_student")
     lanes = tuple(LaneSpec(lr, "constant") for lr in LRS)
-    rules = [RuleLanes(f"# {k}\n{texts[k % len(texts)]}", lanes) for k in range(n_candidates)]
+    call = f"{os.getpid()}.{next(_calls)}"
+    rules = [RuleLanes(f"# {call}.{k}\n{texts[k % len(texts)]}", lanes) for k in range(n_candidates)]
     return [ChunkJob(workload, 0, n_steps, part, plan, plan.chunk_lanes) for part in pack(rules, 72)]
 
 
@@ -70,10 +76,10 @@ def rate(jobs: list[ChunkJob], n_workers: int, parallel: str, function: Any = tr
     """Candidates per second, processes started and kernels compiled before."""
     with Workers(n_workers, parallel) as pool:
         pool.map(function, jobs[: 2 * n_workers])
-        began = time.perf_counter()
-        pool.map(function, jobs)
+        began, timed = time.perf_counter(), jobs[2 * n_workers :]
+        pool.map(function, timed)
         took = time.perf_counter() - began
-    return sum(len(job.rules) for job in jobs) / took
+    return sum(len(job.rules) for job in timed) / took
 
 
 def apart(n_chunks: int, n_steps: int, n_processes: int) -> float:
@@ -139,7 +145,6 @@ def main() -> None:
     if given.part:
         return part(*given.part)
     n_chunks, n_steps = (4, 24) if given.quick else (48, 60)
-    jobs = chunk_jobs(24 * n_chunks, n_steps)
     repeats = 1 if given.quick else given.repeats
     rates: dict[str, list[float]] = {}
     for _ in range(repeats):  # taken in turns, so that a slow minute meets all alike
@@ -147,13 +152,14 @@ def main() -> None:
             ("one", 1, "loky"),
             *((f"two_{each}", 2, each) for each in given.parallel),
         ):
+            jobs = chunk_jobs(24 * n_chunks, n_steps)
             rates.setdefault(name, []).append(rate(jobs, n, parallel))
         for name, n in (("apart_one", 1), ("apart_two", 2)):
             rates.setdefault(name, []).append(apart(n_chunks, n_steps, n))
     best = {name: max(values) for name, values in rates.items()}
     cost = driver_cost(200 if given.quick else 1000)
     n_bytes = cost["bytes_sent"] + cost["bytes_received"]
-    few = chunk_jobs(24 * (32 if given.quick else 128), 24)
+    few = chunk_jobs(24 * (160 if given.quick else 256), 24)
     sleepers = {}
     for n in (4, 16, 64):
         measured = rate(few, n, "threads", sleeping)

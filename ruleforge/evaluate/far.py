@@ -16,7 +16,11 @@ from ruleforge.evaluate.wire import read_reply, request, work
 
 _TRAINING: Final = "ruleforge.evaluate.train"  # what a worker loads before it is one: no part of a job's time
 _STARTS: Final = 4
-_DASK: Final = {"scheduler.allowed-failures": 0, "deploy.lost-worker-timeout": "60s"}
+_DASK: Final = {
+    "scheduler.allowed-failures": 0,
+    "deploy.lost-worker-timeout": "60s",
+    "worker.profile.enabled": False,  # samples a hundred times a second what nobody asks for
+}
 
 
 def _local_cluster(n_workers: int) -> Any:
