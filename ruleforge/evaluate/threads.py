@@ -10,8 +10,8 @@ from typing import Final
 
 import torch
 
-# Of glibc's mallopt(3): up to the first, free memory at the heap's end is kept; up to the second, memory comes
-# from the heap.
+# Of glibc's mallopt(3): up to the first, free memory at the heap's end is kept; up to the second, memory
+# comes from the heap.
 _TRIM_THRESHOLD: Final = (-1, 1 << 30)
 _MMAP_THRESHOLD: Final = (-3, 1 << 25)
 
