@@ -166,16 +166,19 @@ class Ray:
             ) from None
         self._ray = ray
         self.stamps: set[str] = set()
+        # Without "local" Ray would join a cluster that happens to run here, and refuse the rest.
         local = {"num_cpus": n_workers, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         try:
             ray.init(
-                address=address or None, log_to_driver=False, logging_level="ERROR",
+                address=address or "local", log_to_driver=False, logging_level="ERROR",
                 runtime_env={"env_vars": ONE_THREAD}, **({} if address else local),
             )  # fmt: skip
         except (ConnectionError, RuntimeError, ValueError) as error:
+            told = f"cannot reach a Ray cluster at {address!r}" if address else "Ray does not start"
             raise InputError(
-                f"cannot reach a Ray cluster at {address!r}: {error}",
-                hint="start one with `ray start --head`, or leave the address out",
+                f"{told}: {error}",
+                hint="start one with `ray start --head`, or leave the address out; if it has a token, set "
+                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here as well",
             ) from None
         self._call = ray.remote(max_retries=0, num_cpus=1)(work)
         self._out: dict[Any, int] = {}

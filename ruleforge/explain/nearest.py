@@ -23,6 +23,7 @@ from ruleforge.core.canon import fold
 from ruleforge.core.expr import Expr
 from ruleforge.core.known import KNOWN
 from ruleforge.core.rule import Rule
+from ruleforge.core.text import RuleText
 from ruleforge.errors import RuleforgeError
 from ruleforge.explain import trees
 from ruleforge.explain.catalogue import Surveyed, families, survey
@@ -32,6 +33,7 @@ from ruleforge.records import Json
 
 CLOSE = 0.05
 CONFIRMED = 1e-5
+AT_THE_END = 1e-9  # of an open range: as near as matters
 N_SUGGESTED = 30
 N_LATER = 6  # of the nearest without the first steps, tried there
 N_PERSISTENT = 3  # of the nearest, whose fit begins again where it ends in a valley
@@ -226,7 +228,7 @@ def _name(fitter: Fitter) -> str:
 
 def _match(fit: Fit, name: str, check: Target) -> Match:
     entry = KNOWN[name]
-    hypers = dict(zip(entry.rule.hypers, fit.hypers, strict=True))
+    hypers = _named(entry.rule, fit)
     also = tuple(each for each in families()[name] if each != name)
     elsewhere = _distance(fit, check)
     if not fit.is_exact or elsewhere > CONFIRMED:
@@ -241,6 +243,15 @@ def _match(fit: Fit, name: str, check: Target) -> Match:
     scaled = abs(fit.factor - 1) > 1e-6
     relation = ("scale" if same else "hypers and scale") if scaled else ("equal" if same else "hypers")
     return Match(name, relation, hypers, fit.factor, fit.distance, also=also)
+
+
+def _named(rule: RuleText, fit: Fit) -> dict[str, float]:
+    """Values by name. A fit comes as near to an open end of a range as floats do; that is the end."""
+    named = {}
+    for name, h, value in zip(rule.hypers, fit.rule.hypers, fit.hypers, strict=True):
+        near = [end for end in (h.low, h.high) if h.scale != "log" and abs(value - end) < AT_THE_END]
+        named[name] = near[0] if near else value
+    return named
 
 
 def _distance(fit: Fit, check: Target) -> float:
@@ -262,7 +273,7 @@ def _after_warm_up(
         if fit.is_exact and _distance(fit, check) <= CONFIRMED:
             name = _name(fitter)
             also = tuple(each for each in families()[name] if each != name)
-            values = dict(zip(KNOWN[name].rule.hypers, fit.hypers, strict=True))
+            values = _named(KNOWN[name].rule, fit)
             apart = min(1.0, _distance(fit, Target(traces)))  # the first steps too
             first = Match(name, "after warm-up", values, fit.factor, apart, also=also)
             return [first, *(each for each in matches if each.name != name)]

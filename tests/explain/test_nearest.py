@@ -7,8 +7,10 @@ import pytest
 
 from ruleforge.core.known import known
 from ruleforge.core.rule import Rule
+from ruleforge.explain.fit import Fit
 from ruleforge.explain.nearest import (
     FRESH_SEED,
+    _named,
     aligned,
     contains,
     forms_like,
@@ -99,3 +101,10 @@ def test_a_rule_that_is_not_finite_somewhere_gets_no_name() -> None:
     best = nearest(Rule.parse("update = sqrt(g * 62.4)"))[0]
     assert best.relation == "where finite" and not best.is_exact
     assert str(best).endswith("where it is finite")
+
+
+def test_a_beta_at_the_end_of_its_range_is_named_by_the_end() -> None:
+    laprop = known("laprop").rule
+    at = {"beta1": 0.75, "beta2": 9.99978e-13, "eps": 2e-17}
+    fit = Fit(laprop.rule, tuple(at[name] for name in laprop.hypers), 1.0, 0.0)
+    assert _named(laprop, fit) == {"beta1": 0.75, "beta2": 0.0, "eps": 2e-17}
