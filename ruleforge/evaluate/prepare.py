@@ -68,7 +68,9 @@ def compile_gradients(
     if not jobs:
         return
     names = ", ".join(plan.compiled)
-    with said_if_slow(say, f"compiling gradients, about 10 s a workload once a machine, later loaded: {names}"):
+    with said_if_slow(
+        say, f"compiling gradients, about 10 s a workload once a machine, later loaded: {names}"
+    ):
         problems = workers.map(compile_one, jobs)
     for job, problem in zip(jobs, problems, strict=True):
         if problem:

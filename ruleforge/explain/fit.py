@@ -83,7 +83,8 @@ class Target:
     def answers(self, rule: Rule, settings: Array) -> Array:
         """(K, n) weighted updates, 0 where the traces are not finite, NaN where the rule is not."""
         made = run_settings(rule, settings, self.inputs)[:, :, self.after :]
-        return np.where(self.usable, made * self.weight, 0.0).reshape(len(made), -1)
+        with np.errstate(all="ignore"):
+            return np.where(self.usable, made * self.weight, 0.0).reshape(len(made), -1)
 
     def residuals(self, answers: Array) -> tuple[Array, Array]:
         """What is left of the goal after the best positive factor, and that factor; (K, n) and (K,)."""
