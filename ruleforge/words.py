@@ -30,6 +30,11 @@ def counted(n: int, thing: str) -> str:
     return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
 
 
+def shortened(text: str, most: int = 60) -> str:
+    """A text of at most so many characters; a longer one ends in "…"."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def did_you_mean(
     given: str, names: Iterable[str], rest: str = "", *, most: int = 1, cutoff: float = 0.6
 ) -> str:

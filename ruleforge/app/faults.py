@@ -17,7 +17,7 @@ from ruleforge.app.schema import Config, refuse_objective
 from ruleforge.app.values import Table, choices
 from ruleforge.errors import ConfigError
 from ruleforge.toml_places import KeyPath, Place
-from ruleforge.words import did_you_mean
+from ruleforge.words import did_you_mean, shortened
 
 
 class Fault(NamedTuple):
@@ -92,8 +92,7 @@ def _shown(value: Any) -> str:
     text = repr(value)
     if isinstance(value, bool):
         text = text.lower()
-    text = text if len(text) <= 60 else text[:57] + "…"
-    return f"{text} ({kinds.get(type(value), type(value).__name__)})"
+    return f"{shortened(text)} ({kinds.get(type(value), type(value).__name__)})"
 
 
 def _unknown_key(path: KeyPath, deterministic: bool) -> tuple[str, str]:

@@ -33,7 +33,7 @@ from ruleforge.core.rule import (
 from ruleforge.core.source import Source
 from ruleforge.core.text import Line, RuleText
 from ruleforge.errors import RuleError
-from ruleforge.words import counted, did_you_mean
+from ruleforge.words import counted, did_you_mean, shortened
 
 MAX_DOC = 8192
 MAX_TERMS = 4 * MAX_NODES
@@ -367,4 +367,4 @@ def _nearest(name: str, known: Iterable[str], rest: str) -> str:
 
 
 def _quoted(name: str) -> str:
-    return repr(name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…")
+    return repr(shortened(name, MAX_NAME))

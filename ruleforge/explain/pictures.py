@@ -17,6 +17,7 @@ WIDTH, HEIGHT = 320, 210
 LEFT, RIGHT, TOP, BOTTOM = 50, 10, 26, 38
 INK = {"update": "#0b62a4", "gradient": "#a0a0a0"}
 COLUMNS = 3
+NOWHERE = "the update is not finite anywhere"
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
@@ -69,6 +70,10 @@ def _curve(figure: Curve) -> str:
     low, high = _limits(values)
     parts = _frame(figure, low, high)
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
+    if not np.isfinite(figure.lines["update"]).any():
+        parts.append(
+            f'<text x="{(LEFT + right) / 2:.0f}" y="{TOP + 20}" text-anchor="middle">{NOWHERE}</text>'
+        )
     for number, (name, line) in enumerate(reversed(figure.lines.items())):
         points = [
             f"{_place(x, figure.x[0], figure.x[-1], LEFT, right):.1f},{_place(y, low, high, bottom, TOP):.1f}"
@@ -154,7 +159,9 @@ def as_text(figures: Sequence[Curve | HeatMap]) -> list[str]:
                 lines.append(f"    {_number(figure.y[i]):>15} {cells}")
         else:
             line = figure.lines["update"]
-            low, high = _limits(line[np.isfinite(line)])
-            lines.append(f"    {spark(line)}  {_number(low)} … {_number(high)}")
+            finite = line[np.isfinite(line)]
+            low, high = _limits(finite)
+            shown = f"{spark(line)}  {_number(low)} … {_number(high)}" if finite.size else NOWHERE
+            lines.append(f"    {shown}")
         lines.append("")
     return lines[:-1]

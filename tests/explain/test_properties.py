@@ -89,7 +89,10 @@ def test_pictures_are_whole() -> None:
     root = ElementTree.fromstring(svg(figures, "Adam & <friends>"))
     assert len(root.findall("{http://www.w3.org/2000/svg}g")) == len(figures) == 5
     assert any("█" in line for line in as_text(figures))
-    assert "nan" not in svg(responses(parse("update = g / 0").rule)).lower()
+    nowhere = responses(parse("update = g / 0").rule)
+    assert "nan" not in svg(nowhere).lower()
+    assert svg(nowhere).count("the update is not finite anywhere") == 4
+    assert sum("the update is not finite anywhere" in line for line in as_text(nowhere)) == 4
 
 
 def test_parts_of_adam() -> None:

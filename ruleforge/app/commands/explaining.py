@@ -93,6 +93,7 @@ def _bench(train: str | None, tasks: str | None, seeds: int, workers: int) -> Be
 def _print(name: str, result: Explained, *, trained: bool) -> None:
     from ruleforge.app.display import indented, print_facts, print_table, remark, say
     from ruleforge.explain.pictures import as_text
+    from ruleforge.words import shortened
 
     say(result.headline)
     for note in result.notes:
@@ -124,7 +125,7 @@ def _print(name: str, result: Explained, *, trained: bool) -> None:
         change = "not finite" if part.change is None else f"{100 * part.change:.0f} %"
         loss = part.loss
         cell = f"×{loss[0]:.2f} [{loss[1]:.2f}, {loss[2]:.2f}]" if loss else "—"
-        lines.append((part.term, part.action, change, *([cell] if trained else [])))
+        lines.append((shortened(part.term), part.action, change, *([cell] if trained else [])))
     more = ("steps needed without it",) if trained else ()
     heads = ("part", "what is done", "changes the update by", *more)
     print_table(heads, lines, title="Without each part", right=heads[2:])
