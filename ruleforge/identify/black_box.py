@@ -99,11 +99,7 @@ def probe(where: str, kwargs: dict[str, Any] | None = None, *, time_limit_s: flo
         InputError: there is no such file, or the optimizer raises; with its own message.
         RunError: it ran past the time limit, or ended its process.
     """
-    place, colon, name = where.rpartition(":")
-    if not colon or not name.isidentifier():
-        raise InputError(f"{where!r} names no class", hint="write path/to/file.py:Class")
-    if place.endswith(".py") and not Path(place).is_file():
-        raise InputError("there is no such file", file=place)
+    check_place(where)
     first, fresh = streams(0, 1.0), streams(FRESH_SEED, 1.0)
     g, w = first.grads, first.weights
     s = len(first.names)
@@ -147,6 +143,19 @@ def probe(where: str, kwargs: dict[str, Any] | None = None, *, time_limit_s: flo
     )  # fmt: skip
     assert s == len(base)
     return BlackBox(Traces(streams(0, lr), base), Traces(streams(FRESH_SEED, lr), parts["fresh"]), seen)
+
+
+def check_place(where: str) -> None:
+    """Refuse what cannot name a class, before anything is run.
+
+    Raises:
+        InputError: no class is named, or there is no such file.
+    """
+    place, _, name = where.rpartition(":")
+    if not place or not name.isidentifier():
+        raise InputError(f"{where!r} names no class", hint="write path/to/file.py:Class")
+    if place.endswith(".py") and not Path(place).is_file():
+        raise InputError("there is no such file", file=place)
 
 
 def _alike(a: Array, b: Array) -> bool:
@@ -208,7 +217,7 @@ def _ask(
         with np.load(answer, allow_pickle=False) as found:
             error = str(found["error"])
             if error:
-                raise InputError(f"it raised {error}", file=where, hint=_hint(error))
+                raise InputError(error, file=where, hint=_hint(error))
             return np.asarray(found["updates"]), json.loads(str(found["seen"]))
 
 
@@ -217,6 +226,6 @@ def _hint(error: str) -> str:
         return "name a class of a Python file that is a torch.optim.Optimizer"
     if "argument" in error:
         return "give its arguments as --kwargs '{\"name\": value}'"
-    if "has no attribute" in error:
+    if "has no class" in error:
         return "is the class's name right?"
     return "it is fed a (4, 3) and a (5,) parameter in float64"

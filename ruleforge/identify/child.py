@@ -21,8 +21,16 @@ import torch
 SHAPES = ((4, 3), (5,))
 
 
+class NoOptimizer(Exception):
+    """What the file was named for is not in it."""
+
+
 def load_class(where: str) -> Any:
-    """The class of `path/to/file.py:Class` or `package.module:Class`."""
+    """The class of `path/to/file.py:Class` or `package.module:Class`.
+
+    Raises:
+        NoOptimizer: the module has no such class.
+    """
     place, _, name = where.rpartition(":")
     if place.endswith(".py"):
         path = Path(place).resolve()
@@ -35,7 +43,11 @@ def load_class(where: str) -> Any:
         spec.loader.exec_module(module)
     else:
         module = importlib.import_module(place)
-    return getattr(module, name)
+    found = getattr(module, name, None)
+    if not isinstance(found, type):
+        there = [key for key, kind in vars(module).items() if callable(getattr(kind, "step", None))]
+        raise NoOptimizer(f"it has no class {name!r}; optimizers there: {', '.join(there) or 'none'}")
+    return found
 
 
 def build(kind: Any, params: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -58,7 +70,7 @@ def run(where: str, kwargs: dict[str, Any], grads: Any, weights: Any, seeds: Any
     """Updates along streams, each with a fresh instance; and what the instance looked like."""
     kind = load_class(where)
     if not callable(getattr(kind, "step", None)):
-        raise TypeError(f"{where.rpartition(':')[2]} is no optimizer: it has no step()")
+        raise NoOptimizer(f"{where.rpartition(':')[2]} is no optimizer: it has no step()")
     n, steps, p = grads.shape
     updates = np.full((n, steps, p), np.nan)
     seen: dict[str, Any] = {
@@ -119,7 +131,7 @@ def main(request: str, answer: str) -> None:
     except BaseException as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         said = " ".join(str(error).split())
-        text = f"{type(error).__name__}: {said}"
-        if not isinstance(error, SyntaxError):  # which says its place itself
+        text = said if isinstance(error, NoOptimizer) else f"it raised {type(error).__name__}: {said}"
+        if not isinstance(error, (NoOptimizer, SyntaxError)):  # which says its place itself
             text += f" ({Path(place.filename).name}, line {place.lineno})"
         np.savez(answer, updates=np.zeros(0), seen="{}", error=text[:600])

@@ -88,9 +88,18 @@ def test_one_that_hangs_is_stopped(tmp_path: Path) -> None:
         probe(written(tmp_path, "while True: pass"), time_limit_s=1.0)
 
 
-@pytest.mark.parametrize("where", ["nothing.py:Mine", "torch.optim", "torch.optim:Nope"])
-def test_a_wrong_name_is_said(where: str) -> None:
-    with pytest.raises(InputError):
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("nothing.py:Mine", "there is no such file"),
+        ("torch.optim", "names no class"),
+        (":Mine", "names no class"),
+        ("torch.optim:Nope", "it has no class 'Nope'; optimizers there: .*SGD"),
+        ("torch.nn:Linear", "no optimizer"),
+    ],
+)
+def test_a_wrong_name_is_said(where: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         probe(where)
 
 

@@ -35,6 +35,7 @@ def identify(
     from ruleforge.app.commands.files import check_new, write_new
     from ruleforge.app.display import print_json, remark
     from ruleforge.errors import InputError
+    from ruleforge.identify.black_box import check_place
     from ruleforge.identify.identify import identify as recover
 
     try:
@@ -45,6 +46,7 @@ def identify(
         raise InputError("--kwargs is no JSON object", hint="such as --kwargs '{\"lr\": 0.01}'")
     if output is not None:
         check_new(output, suffix=".rule", force=force)
+    check_place(optimizer)
     remark(f"This runs {optimizer.rpartition(':')[0]}, with your rights, in a process of its own.")
     tell = (lambda text: None) if quiet else remark
     found = recover(optimizer, kwargs, time_limit_s=time_limit, use_known=not no_known, note=tell)
