@@ -440,7 +440,9 @@ def _signs_(xs: list[Tensor] | tuple[Tensor, ...]) -> None:
     """Signs in place, NaN kept. A number of float32 or wider that is below the normal ones
     becomes less than 1, that is, almost nothing."""
     dtype = xs[0].dtype
+    # As a tensor: torch would make one of a Python number for every tensor of the list.
+    scale = xs[0].new_full((), 1 / torch.finfo(dtype).tiny)
     for _ in range(2 if dtype is torch.float16 else 1):
-        torch._foreach_mul_(xs, 1 / torch.finfo(dtype).tiny)
+        torch._foreach_mul_(xs, scale)
     for x in xs:
-        x.clamp_(-1, 1)
+        torch.nn.functional.hardtanh_(x)  # between -1 and 1
