@@ -2,10 +2,10 @@
 
 Prints the ratio of the times first (below 1: the exported file is faster), then microseconds a step. Ours
 and theirs take turns on tensors of the same shapes; the median over repeats is given. Every rule stands
-against `torch.optim.Adam(foreach=True)`, Adam also against `fused=True`, and Lion, which torch lacks, against one
-written by hand in the same foreach operations, which loses NaN. On a machine with CUDA the tensors are there.
-`--json` prints one object; `--quick` takes under 45 s. On a busy machine `--threads 1 --cpu-time` counts the
-process's own time.
+against `torch.optim.Adam(foreach=True)`, Adam also against `fused=True`, and Lion, which torch lacks, also
+against one written by hand in the same foreach operations, which loses NaN. On a machine with CUDA the
+tensors are there. `--json` prints one object; `--quick` takes under 45 s. On a busy machine
+`--threads 1 --cpu-time` counts the process's own time.
 """
 
 from __future__ import annotations
