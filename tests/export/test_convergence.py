@@ -21,7 +21,8 @@ from ruleforge.export.numpy import export_numpy
 from tests.export.harness import load, load_class, options_for
 
 STEPS = 3000
-LRS = (1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4)
+# From below: with a rate that is barely small enough a rule is thrown about, and ends somewhere by chance.
+LRS = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 NEAR = 0.03
 
 
@@ -46,15 +47,31 @@ TASKS: dict[str, tuple[Any, tuple[float, ...], tuple[float, ...]]] = {
     "rosenbrock": (rosenbrock, (0.0, 0.0), (1.0, 1.0)),
     "beale": (beale, (1.0, 1.0), (3.0, 0.5)),
 }
-# Rules that were looked at so far; for the others the search for a learning rate has not been made.
-CHECKED = """
-    adabelief adagrad adam adamax adan cautious_lion lars lion momentum muon nadam nesterov novograd radam
-    rmsprop sgd signum
-""".split()
-# Rules that do not arrive in these steps, with the reason.
+STILL_ON_ITS_WAY = "the valley is 2,500 times as flat as it is steep: still on its way"
+STEEP_START = "the first, steep gradients keep its steps short: still on its way"
+BOUNDED = (
+    "its bounds pull every step to 0.1 of the gradient, whatever the rate: too long for the valley's walls"
+)
+ZERO_START = "a coordinate without a gradient at the start is divided by 1e-8 at the next step"
+# Rules that do not arrive in these steps, with the reason. They equal their upstream, which does not either.
 MISSES = {
-    ("sgd", "rosenbrock"): "the valley is 2,500 times as flat as it is steep: still on its way",
-    ("adagrad", "rosenbrock"): "the first, steep gradients keep its steps short: still on its way",
+    "rosenbrock": {
+        "sgd": STILL_ON_ITS_WAY,
+        "pnm": STILL_ON_ITS_WAY,
+        "optimistic_gd": STILL_ON_ITS_WAY,
+        "clipped_sgd": STILL_ON_ITS_WAY,
+        "signsgd": STILL_ON_ITS_WAY,
+        "powersign": STILL_ON_ITS_WAY,
+        "addsign": STILL_ON_ITS_WAY,
+        "lamb": STILL_ON_ITS_WAY,
+        "adagrad": STEEP_START,
+        "adagrad_eps_inside": STEEP_START,
+        "kate": STEEP_START,
+        "adabound": BOUNDED,
+        "amsbound": BOUNDED,
+        "acprop": ZERO_START,
+    },
+    "beale": {"acprop": ZERO_START},
 }
 
 
@@ -85,7 +102,7 @@ def distance(name: str, task: str, lr: float) -> float:
 
 @functools.cache
 def best(name: str, task: str) -> tuple[float, float]:
-    """The smallest distance, and its learning rate."""
+    """The distance at the least learning rate that arrives, or else the smallest; and the rate."""
     found = (float("inf"), LRS[0])
     for lr in LRS:
         found = min(found, (distance(name, task, lr), lr))
@@ -95,11 +112,11 @@ def best(name: str, task: str) -> tuple[float, float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CHECKED)
+@pytest.mark.parametrize("name", KNOWN)
 @pytest.mark.parametrize("task", TASKS)
 def test_it_arrives(name: str, task: str, tmp_path: Path) -> None:
     away, lr = best(name, task)
-    if (name, task) in MISSES:
+    if name in MISSES.get(task, {}):
         assert away > NEAR, "it arrives after all: take it off the list"
         return
     assert away <= NEAR, f"ends {away:.2g} away at best, with lr {lr:g}"
