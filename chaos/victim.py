@@ -5,6 +5,7 @@ Processes are forked from one that has everything loaded, so that an attempt cos
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import random
@@ -148,10 +149,13 @@ def attempt(
         _live(folder, fault, workers, parallel, trace, writer, config)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.close(writer)
+    os.set_blocking(reader, False)
+    told = b""
     began = time.monotonic()
     waiting = fault.kind in ("kill-now", "int", "int-twice")
     outcome: int | None = None
     while outcome is None:
+        told += _waiting_in(reader)
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
             outcome = status
@@ -171,16 +175,26 @@ def attempt(
         if meanwhile is not None:
             meanwhile(child)
         time.sleep(0.005)
-    with os.fdopen(reader, encoding="utf-8") as lines:
-        told = lines.read().split("\n")
-    acked = max((int(line[2:]) for line in told if line.startswith("g ")), default=0)
-    message = next((line[2:] for line in told if line.startswith("m ")), "")
-    count = next((int(line[2:]) for line in told if line.startswith("n ")), 0)
+    told += _waiting_in(reader)
+    os.close(reader)
+    lines = told.decode().split("\n")
+    acked = max((int(line[2:]) for line in lines if line.startswith("g ")), default=0)
+    message = next((line[2:] for line in lines if line.startswith("m ")), "")
+    count = next((int(line[2:]) for line in lines if line.startswith("n ")), 0)
     if os.WIFSIGNALED(outcome):
         return Outcome("killed", acked, f"signal {os.WTERMSIG(outcome)}")
     code = os.WEXITSTATUS(outcome)
     names = {0: "finished", 1: "refused", INTERRUPTED: "interrupted"}
     return Outcome(names.get(code, "crashed"), acked, message, count)
+
+
+def _waiting_in(reader: int) -> bytes:
+    """What lies in a pipe now. One that nobody reads is full after 64 KiB, and its writer stands still."""
+    found = b""
+    with contextlib.suppress(BlockingIOError):
+        while some := os.read(reader, 1 << 16):
+            found += some
+    return found
 
 
 def _live(
