@@ -32,10 +32,10 @@ from ruleforge.export.torch import export_torch
 CHAMPION = RuleText.parse(
     '''"""Champion."""
 beta1: hyper(0, 1, one_minus_log) = 0.9
-c: hyper(0, 10, log) = 0.198
-beta2: hyper(0, 1, one_minus_log) = 0.999
+c: hyper(0, 10, log) = 0.9
+beta2: hyper(0, 1, one_minus_log) = 0.9746
 eps: hyper(0, 1, log) = 1e-08
-update = (ema(g, beta1) + g * c) / (1 - beta1 ** t) / (sqrt(ema_hat(g * g, beta2)) + eps)
+update = (ema(g, beta1) * c + g) / (sqrt(ema(g * g, beta2)) + eps)
 '''
 )
 SIZES = (10_000, 1_000_000, 50_000_000)

@@ -42,7 +42,7 @@ _DOC = WIDTH - 4
 _BLOCK = """
 # Tensors on a CPU are stepped in parts of this many weights, which stay in its cache:
 # memory is read and written once a step, not once an operation.
-BLOCK = 2**19
+BLOCK = 2**18
 """
 
 _TOGETHER = '''

@@ -54,7 +54,7 @@ RANGES = {
 }
 # Tensors on a CPU are stepped in parts of this many weights, which stay in its cache:
 # memory is read and written once a step, not once an operation.
-BLOCK = 2**19
+BLOCK = 2**18
 
 
 def _rule(
