@@ -15,7 +15,7 @@ LEAST_EPS = 1e-17
 
 @dataclass(frozen=True)
 class Axis:
-    """One hyperparameter of a fit, seen on its scale; `z` is the coordinate there."""
+    """One hyperparameter of a fit, seen on its scale."""
 
     hyper: Hyper
 

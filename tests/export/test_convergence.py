@@ -47,6 +47,7 @@ TASKS: dict[str, tuple[Any, tuple[float, ...], tuple[float, ...]]] = {
     "rosenbrock": (rosenbrock, (0.0, 0.0), (1.0, 1.0)),
     "beale": (beale, (1.0, 1.0), (3.0, 0.5)),
 }
+# Those still on their way arrive within 60,000 steps.
 STILL_ON_ITS_WAY = "the valley is 2,500 times as flat as it is steep: still on its way"
 STEEP_START = "the first, steep gradients keep its steps short: still on its way"
 BOUNDED = (
