@@ -265,6 +265,7 @@ _ROWS: tuple[Op, ...] = (
     _derived("agree", _AB, "a * b > 0", "1 where a and b have the same sign, else 0"),
     _derived("sigmoid", _X, "1 / (1 + exp(-x))", "logistic function"),
     _derived("softsign", _X, "x / (1 + abs(x))", "smooth sign with algebraic tails"),
+    _derived("signed_sqrt", _X, "sign(x) * sqrt(abs(x))", "sign-preserving root"),
     _derived("softplus", _X, "log1p(exp(x))", "smooth maximum(x, 0)"),
     _derived("log_scale", _X, "sign(x) * log1p(abs(x))", "sign-preserving logarithm"),
     _derived("normalize", ("x!",), "x / norm(x)", "x at norm 1"),
