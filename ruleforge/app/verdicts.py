@@ -68,6 +68,8 @@ def carries_over(standing: Mapping[str, Mapping[str, Any] | None], fresh: str) -
         return f"The win carries over to {place}: {shown}.{gap}"
     if last["speedup"] > 1:
         return f"It may carry over, but the interval on {place} includes ×1.00: {shown}.{gap}"
+    if last["ci"][1] >= 1:
+        return f"That the win carries over to {place} is not shown: {shown}."
     fitted = (
         " It is fitted to that one workload: search on several." if alone
         else " It is good on the search tasks alone."

@@ -17,7 +17,7 @@ from ruleforge.search.deap_bridge import Ranking, rank_nsga2
 from ruleforge.search.genome import Genome, from_rule, to_rule
 from ruleforge.search.people import Individual, Proposal, Setup, Told, people_of, to_record
 from ruleforge.search.selection import epsilon_lexicase, epsilons, novelties
-from ruleforge.search.variation import constants
+from ruleforge.search.variation import OF_TWO, constants
 from ruleforge.search.vocabulary import Rng, Vocabulary, draw_index
 
 FOCUSED_SHARE = 0.5  # of the generation after `refocus`
@@ -112,7 +112,7 @@ class Nsga2:
         child = make_child(rng, self.vocabulary, first.genome, second.genome, self.setup.weights)
         if child.origin == "random":
             return child, ()
-        return child, ((first.id, second.id) if child.origin == "crossover" else (first.id,))
+        return child, ((first.id, second.id) if child.origin in OF_TWO else (first.id,))
 
     def _moved(self, genome: Genome, rng: Rng, suffix: str = "") -> Child:
         """The same formula with one to three constants moved."""

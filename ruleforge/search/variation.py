@@ -7,7 +7,7 @@ lines. Limits are the business of `children`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from ruleforge.search import deap_bridge as bridge
@@ -17,6 +17,7 @@ from ruleforge.search.lines import Genome, Line, remapped
 from ruleforge.search.vocabulary import Pool, Rng, Vocabulary, draw_index
 
 INNER = 0.9  # chance that crossover takes an op rather than a leaf
+OUTER = 0.4  # chance that a new op goes around a whole line
 LATE = 0.2  # chance that a new state stands below the update
 
 
@@ -92,10 +93,10 @@ def _at_home(
     rng: Rng, vocabulary: Vocabulary, nodes: Sequence[Node], source: Genome, target: Genome, here: int
 ) -> list[Node] | None:
     """Nodes of one genome with their references pointing into another: the like-numbered state if
-    it can be read there, else anything of the same type."""
+    it can be read there, else anything of the same type. Terms that have a line of their own are written out."""
     allowed = readable(target.lines, here)
     out = []
-    for node in nodes:
+    for node in _written_out(nodes, source):
         if isinstance(node, bridge.Ref):
             twin = _twin(node, source, target)
             found = twin if twin in allowed else vocabulary.leaf(rng, node.ret, allowed)
@@ -104,6 +105,14 @@ def _at_home(
             node = found
         out.append(node)
     return out
+
+
+def _written_out(nodes: Sequence[Node], source: Genome) -> Iterator[Node]:
+    for node in nodes:
+        if isinstance(node, bridge.Ref) and source.lines[node.line].role == "local":
+            yield from _written_out(source.lines[node.line].tree, source)
+        else:
+            yield node
 
 
 def _twin(node: Node, source: Genome, target: Genome) -> Node | None:
@@ -186,8 +195,16 @@ def shrink(rng: Rng, vocabulary: Vocabulary, first: Genome, second: Genome) -> G
 
 
 def insert(rng: Rng, vocabulary: Vocabulary, first: Genome, second: Genome) -> Genome | None:
-    """A new op around a subtree; its other arguments are leaves."""
-    i, j, wanted = _pick(rng, first, _any)  # type: ignore[misc]
+    """A new op around a whole line or a subtree; its other arguments are leaves.
+
+    What stands around a whole update, a mask or a bend, makes more of a difference than what stands around one of
+    its many leaves.
+    """
+    if rng.random() < OUTER:
+        i = draw_index(rng, len(first.lines))
+        j, wanted = 0, first.lines[i].kind
+    else:
+        i, j, wanted = _pick(rng, first, _any)  # type: ignore[misc]
     tree = first.lines[i].tree
     whole = tree[j : bridge.subtree_end(tree, j)]
     nodes = _wrapped(rng, vocabulary, whole, wanted, readable(first.lines, i))
@@ -200,16 +217,16 @@ def _wrapped(
     whole: Sequence[Node],
     wanted: Type,
     refs: Sequence[Node],
-    partner: Node | None = None,
+    partner: Sequence[Node] = (),
 ) -> list[Node] | None:
-    """A new op around a subtree, with `partner` as another argument if one is given."""
+    """A new op around a subtree, with the tree `partner` as another argument if one is given."""
     pool = vocabulary.calls.get(wanted)
     kind = whole[0].ret
     places = []
     for item in pool.items if pool else ():
         fits = [k for k, arg in enumerate(item.args) if issubclass(kind, arg)]
-        if partner is not None:
-            others = [k for k, arg in enumerate(item.args) if issubclass(partner.ret, arg)]
+        if partner:
+            others = [k for k, arg in enumerate(item.args) if issubclass(partner[0].ret, arg)]
             places += [(item, k, m) for k in fits for m in others if k != m]
         else:
             places += [(item, k, -1) for k in fits]
@@ -222,10 +239,21 @@ def _wrapped(
         if k == at:
             out += whole
         elif k == other:
-            out.append(partner)
+            out += partner
         else:
             out += vocabulary.tree(rng, arg, 0, full=True, refs=refs)
     return out
+
+
+def blend(rng: Rng, vocabulary: Vocabulary, first: Genome, second: Genome) -> Genome | None:
+    """The updates of both parents as two arguments of one new op."""
+    i = first.update
+    brought = _at_home(rng, vocabulary, second.lines[second.update].tree, second, first, i)
+    if brought is None:
+        return None
+    mine = first.lines[i]
+    nodes = _wrapped(rng, vocabulary, mine.tree, mine.kind, readable(first.lines, i), brought)
+    return None if nodes is None else _with_tree(first, i, nodes)
 
 
 def terminal(rng: Rng, vocabulary: Vocabulary, first: Genome, second: Genome) -> Genome | None:
@@ -263,7 +291,7 @@ def recurrence(rng: Rng, vocabulary: Vocabulary, lines: Sequence[Line], here: in
     nodes = vocabulary.tree(rng, Tensor, room, full=False, refs=refs)
     if any(item is own for item in nodes):
         return nodes
-    return _wrapped(rng, vocabulary, nodes, Tensor, refs, own) or injected(rng, nodes, Tensor, own) or nodes
+    return _wrapped(rng, vocabulary, nodes, Tensor, refs, [own]) or injected(rng, nodes, Tensor, own) or nodes
 
 
 def injected(rng: Rng, nodes: Sequence[Node], root: Type, item: Node) -> list[Node] | None:
@@ -303,6 +331,7 @@ def drop_state(rng: Rng, vocabulary: Vocabulary, first: Genome, second: Genome) 
 
 VARIATIONS: dict[str, Variation] = {
     "crossover": crossover,
+    "blend": blend,
     "subtree": subtree,
     "node": node,
     "constant": constant,
@@ -313,14 +342,16 @@ VARIATIONS: dict[str, Variation] = {
     "add_state": add_state,
     "drop_state": drop_state,
 }
+OF_TWO = frozenset({"crossover", "blend"})
 DEFAULT_WEIGHTS: dict[str, float] = {
-    "crossover": 0.32,
-    "subtree": 0.14,
+    "crossover": 0.24,
+    "blend": 0.06,
+    "subtree": 0.12,
     "node": 0.10,
     "constant": 0.10,
     "hoist": 0.03,
     "shrink": 0.07,
-    "insert": 0.12,
+    "insert": 0.16,
     "terminal": 0.06,
     "add_state": 0.04,
     "drop_state": 0.02,

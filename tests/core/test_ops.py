@@ -283,8 +283,10 @@ def test_orthogonalize_brings_singular_values_near_one_and_leaves_vectors_alone(
 DERIVED = {
     "square": lambda x: x * x, "cube": lambda x: x * x * x, "reciprocal": lambda x: 1 / x,
     "rsqrt": lambda x: 1 / np.sqrt(x), "ratio": lambda a, b, eps: a / (b + eps), "agree": lambda a, b: a * b > 0,
+    "cautious": lambda x, y: x * (x * y > 0) / max(np.mean(x * y > 0), 1e-3),
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "softsign": lambda x: x / (1 + abs(x)),
-    "signed_sqrt": lambda x: np.sign(x) * np.sqrt(abs(x)), "softplus": lambda x: np.log1p(np.exp(x)), "log_scale": lambda x: np.sign(x) * np.log1p(abs(x)),
+    "signed_sqrt": lambda x: np.sign(x) * np.sqrt(abs(x)), "softplus": lambda x: np.log1p(np.exp(x)),
+    "log_scale": lambda x: np.sign(x) * np.log1p(abs(x)),
 }  # fmt: skip
 
 

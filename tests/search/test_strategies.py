@@ -130,7 +130,7 @@ def test_parents_are_alive_and_fit_the_origin() -> None:
     proposals = strategy.ask(2, 0, 200)
     for p in proposals:
         assert set(p.parents) <= alive
-        assert len(p.parents) == {"random": 0, "crossover": 2}.get(p.origin, 1)
+        assert len(p.parents) == {"random": 0, "crossover": 2, "blend": 2}.get(p.origin, 1)
     immigrants = sum(p.origin == "random" for p in proposals)
     assert 5 <= immigrants <= 40  # a tenth of them
 
