@@ -28,11 +28,11 @@ from ruleforge.app.finals import Suites
 from ruleforge.app.ranking import SPEEDUP
 from ruleforge.app.setup import baseline_rules, confirm_protocol
 from ruleforge.backends import fastest_plane, prepare_plane
-from ruleforge.core.form import form_key
-from ruleforge.core.text import parse
 from ruleforge.evaluate.baselines import tune_baselines
 from ruleforge.evaluate.evaluator import FINAL_SEED, evaluate
+from ruleforge.evaluate.funnel import at_most
 from ruleforge.evaluate.lanes import Plan
+from ruleforge.evaluate.niches import Niches
 from ruleforge.evaluate.workers import Workers
 from ruleforge.store import CONFIG, Store
 
@@ -60,6 +60,9 @@ def judge(run: Path, seeds: int, workers: int) -> dict[str, Any]:
     with Store.open(run, readonly=True) as store:
         second = {each["id"]: each["merit"] for each in store.results()["second_look"]}
         texts = {n: store.candidate(n).text for n in second}
+        niches = Niches()
+        for candidate in store.candidates("trained"):
+            niches.add(candidate.id, json.loads(candidate.fingerprint))
         own: dict[int, float] = {}
         for fit in store.fitness(objective=SPEEDUP):
             own[fit.candidate] = fit.value or 0.0  # the highest rung comes last
@@ -89,8 +92,8 @@ def judge(run: Path, seeds: int, workers: int) -> dict[str, Any]:
     count = config.search.finalists
     chosen = {
         "own fitness": _best(own, texts),
-        "final alone": _best(final, _forms(texts, own, count)),
-        "second look": _best(both, _forms(texts, second, count)),
+        "final alone": _best(final, _of_niches(niches, own, texts, count)),
+        "second look": _best(both, _of_niches(niches, second, texts, count)),
     }
     judged = {n: _mean(each.values()) for n, each in logs["judge"].items()}
     names = {"search": [w.name for w in suites.search], "validation": [w.name for w in suites.validation]}
@@ -130,12 +133,9 @@ def _best(scores: Mapping[int, float], among: Any) -> int:
     return min(among, key=lambda n: (-scores[n], n))
 
 
-def _forms(texts: Mapping[int, str], scores: Mapping[int, float], count: int) -> list[int]:
-    """The best by a score, one a form."""
-    forms: dict[str, int] = {}
-    for n in sorted(texts, key=lambda n: (-scores[n], n)):
-        forms.setdefault(form_key(parse(texts[n]).rule), n)
-    return list(forms.values())[:count]
+def _of_niches(niches: Niches, scores: Mapping[int, float], among: Any, count: int) -> list[int]:
+    """The best by a score, one a niche."""
+    return at_most(1, sorted(among, key=lambda n: (-scores[n], n)), niches.of)[:count]
 
 
 def _spearman(one: Sequence[float], other: Sequence[float]) -> float:

@@ -23,10 +23,8 @@ from ruleforge.app.ranking import SPEEDUP
 from ruleforge.app.schema import Config
 from ruleforge.app.setup import LANE_STEPS_PER_S, lanes_at_the_end
 from ruleforge.app.watching import Look, Watch
-from ruleforge.core.form import form_key
-from ruleforge.core.text import parse
 from ruleforge.evaluate.evaluator import Outcome
-from ruleforge.evaluate.funnel import STOPPED_EARLY, Funnel, RungResult, Verdict, standing_value
+from ruleforge.evaluate.funnel import STOPPED_EARLY, Funnel, RungResult, Verdict, at_most, standing_value
 from ruleforge.evaluate.lanes import sample_steps
 from ruleforge.evaluate.latency import latency_ns
 from ruleforge.records import (
@@ -46,7 +44,7 @@ from ruleforge.tasks import Workload
 
 ASK_FACTOR = 4
 RESCORED = "speedup_rescored"
-ALIKE = 3  # contenders of one form: which constants are best is a question of noise too
+ALIKE = 3  # contenders of one niche: which constants are best is a question of noise too
 NAMING_S = 15.0
 MOST_FOR_THE_END = 0.4  # of a time budget: the first generations are slow, and say little about the pace
 EAGER_COST = 4  # what a lane-step costs op by op, where others are compiled
@@ -140,7 +138,6 @@ class SearchRun:
             admitted,
             lambda k, total: self.progress.phase(f"generation {before}, training", k, total),
             sure={n for n in admitted if asked[n].origin.startswith("seed:")},
-            forms={n: asked[n].described.form for n in admitted},
         )
         clock.lap("train")
         self.training_s += clock.laps["train"]
@@ -159,7 +156,7 @@ class SearchRun:
                 Told(
                     asked[number], number, self.candidates[number].objectives if alive else None,
                     self._cases(results) if alive else (), verdict.fingerprint,
-                    asked[number].described.form,
+                    self.funnel.niches.of(number),
                 )
             )  # fmt: skip
         self.strategy.tell(told)
@@ -174,7 +171,7 @@ class SearchRun:
         watch = self.watch
         if watch is None or not watch.is_due(self.generation):
             return {}
-        leaders = self.best_forms([person.id for person in self.strategy.population], watch.top)
+        leaders = self.best_of_niches([person.id for person in self.strategy.population], watch.top)
         if not leaders:
             return {}
         before = self.generation + 1
@@ -196,7 +193,7 @@ class SearchRun:
                 n,
                 from_text(self.store.candidate(n).genome),
                 self.candidates[n].objectives,
-                form=self._form(n),
+                niche=self.funnel.niches.of(n),
             )
             for n in watch.best_validated()
         ]
@@ -354,48 +351,29 @@ class SearchRun:
         """The rung under which looks at the validation suite are stored: above the full one."""
         return len(self.funnel.rungs)
 
-    def best_forms(
+    def best_of_niches(
         self, among: Iterable[int] | None = None, count: int | None = None, alike: int = 1
     ) -> list[int]:
-        """The best of the full rung by the search's own fitness, at most `alike` of a form.
-
-        Rules that differ in constants alone are one form: eight Adams with eight values of eps would
-        leave no room for anything else.
-        """
+        """The best of the full rung by the search's own fitness, at most `alike` of a niche."""
         numbers = self.candidates if among is None else among
-        full = self._full(numbers)
-        forms: Counter[str] = Counter()
-        chosen: list[int] = []
-        for n in full:
-            if count is not None and len(chosen) == count:
-                break
-            key = self._form(n)
-            forms[key] += 1
-            if forms[key] <= alike:
-                chosen.append(n)
-        return chosen
-
-    def _form(self, number: int) -> str:
-        return form_key(parse(self.candidates[number].text).rule)
+        return at_most(alike, self._full(numbers), self.funnel.niches.of)[:count]
 
     def finalists(self) -> dict[int, str]:
-        """Half by speed-up alone, then the front's, then the rest; one a form."""
-        by_value = self.best_forms()
+        """Half by speed-up alone, then the front's, then the rest; one a niche."""
+        by_value = self.best_of_niches()
         count = self.config.search.finalists
         front = [n for n in self.front() if n in by_value]
         chosen = dict.fromkeys([*by_value[: (count + 1) // 2], *front, *by_value])
         return self.texts(list(chosen)[:count])
 
     def confirmed_finalists(self, confirmed: Sequence[Confirmed]) -> dict[int, str]:
-        """The best of a second look, one a form."""
-        forms: dict[str, int] = {}
-        for each in confirmed:
-            forms.setdefault(self._form(each.id), each.id)
-        return self.texts(list(forms.values())[: self.config.search.finalists])
+        """The best of a second look, one a niche."""
+        best = at_most(1, [each.id for each in confirmed], self.funnel.niches.of)
+        return self.texts(best[: self.config.search.finalists])
 
     def contenders(self, count: int) -> dict[int, str]:
-        """Who is looked at again before the finalists are chosen: the best by value, a few of a form."""
-        return self.texts(self.best_forms(count=count, alike=ALIKE))
+        """Who is looked at again before the finalists are chosen: the best by value, a few of a niche."""
+        return self.texts(self.best_of_niches(count=count, alike=ALIKE))
 
     def texts(self, numbers: Iterable[int]) -> dict[int, str]:
         return {n: self.candidates[n].text for n in numbers}

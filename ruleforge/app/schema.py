@@ -107,8 +107,9 @@ class Search(Table):
     novelty: bool = False
     """Keep rules that behave unlike the others, as one more Pareto axis, among the better half."""
     alike: int = Field(default=0, ge=0, le=1000)
-    """How many rules that differ in constants alone survive a generation, and climb a rung in one; 0 for any
-    number. Without it the siblings of one good rule fill the population."""
+    """How many rules of one niche survive a generation, and climb a rung in one; 0 for any number. Rules
+    share a niche when they answer nearly alike, however they are written. Without it the siblings of one
+    good rule fill the population."""
     islands: int = Field(default=4, ge=2, le=1000)
     """How many populations the strategy islands has."""
     migrate_every: int = Field(default=5, ge=1)

@@ -7,16 +7,16 @@ so that a run can print proposed → unique → probed → rung 0 → … → fu
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ruleforge.core.form import form_key
 from ruleforge.core.format import name_text
 from ruleforge.core.rule import Rule
 from ruleforge.evaluate.baselines import Baselines
 from ruleforge.evaluate.evaluator import Outcome, Progress, Protocol, evaluate
 from ruleforge.evaluate.lanes import Plan
 from ruleforge.evaluate.limits import Limits
+from ruleforge.evaluate.niches import Niches
 from ruleforge.evaluate.probes import Behaviours, ProbeResult, probe, probe_on_numba
 from ruleforge.evaluate.rescoring import Rescoring, on_more_seeds
 from ruleforge.evaluate.statistics import geometric_mean
@@ -65,7 +65,6 @@ class Described:
         key, full_key: see `Rule`.
         nodes, states: its size.
         refused: why it cannot be trained, in words, or "".
-        form: what it is when its constants are forgotten; see `form_key`.
     """
 
     text: str
@@ -74,15 +73,12 @@ class Described:
     nodes: int
     states: int
     refused: str
-    form: str
 
 
 def describe(rule: Rule, limits: Limits) -> Described:
     """A rule as admission sees it."""
     refused = limits.broken_by(rule) or ("" if rule.reads("g") else "the rule does not read g")
-    return Described(
-        name_text(rule), rule.key, rule.full_key, rule.nodes, rule.canonical.slots, refused, form_key(rule)
-    )
+    return Described(name_text(rule), rule.key, rule.full_key, rule.nodes, rule.canonical.slots, refused)
 
 
 @dataclass(frozen=True)
@@ -112,9 +108,9 @@ class Funnel:
         rungs: the ladder.
         plan, workers: as for training.
         dedupe: whether what is known is kept out.
-        alike: places that one form may have among those promoted from a rung at a time; 0 for any number.
+        alike: places that one niche may have among those promoted from a rung at a time; 0 for any number.
         rescoring: who gets more seeds at the top.
-        keys, behaviours: of all candidates.
+        keys, behaviours, niches: of all candidates.
         counts: what became of proposals.
     """
 
@@ -126,6 +122,7 @@ class Funnel:
     rescoring: Rescoring | None = None
     keys: dict[str, int] = field(default_factory=dict)
     behaviours: Behaviours = field(default_factory=Behaviours)
+    niches: Niches = field(default_factory=Niches)
     counts: Counter[str] = field(default_factory=Counter)
 
     def remember(self, number: int, full_key: str, fingerprint: Sequence[float]) -> None:
@@ -133,6 +130,7 @@ class Funnel:
         self.keys[full_key] = number
         if fingerprint:
             self.behaviours.add(number, fingerprint)
+            self.niches.add(number, fingerprint)
 
     def admit(self, proposals: Mapping[int, Described]) -> dict[int, Verdict]:
         """Duplicates, static checks and probes for proposals by number, in order.
@@ -173,6 +171,7 @@ class Funnel:
             self.counts["duplicate_behaviour"] += 1
             return Verdict("duplicate_behaviour", text, twin=twin, fingerprint=seen.fingerprint)
         self.behaviours.add(number, seen.fingerprint)
+        self.niches.add(number, seen.fingerprint)
         self.counts["distinct"] += 1
         return Verdict("trained", text, fingerprint=seen.fingerprint)
 
@@ -181,7 +180,6 @@ class Funnel:
         texts: Mapping[int, str],
         done: Progress = lambda finished, total: None,
         sure: Collection[int] = (),
-        forms: Mapping[int, str] | None = None,
     ) -> dict[int, tuple[RungResult, ...]]:
         """Train admitted candidates, sending the best of each rung to the next.
 
@@ -189,7 +187,6 @@ class Funnel:
             texts: by number.
             done: told the progress.
             sure: who goes on whatever they did.
-            forms: of each candidate, for `alike`.
         """
         results: dict[int, list[RungResult]] = {number: [] for number in texts}
         going = list(texts)
@@ -206,7 +203,7 @@ class Funnel:
                 self.counts["lane_steps_saved"] += sum((asked - o.n_lanes) * o.n_steps for o in row)
             going.sort(key=lambda n: (-results[n][-1].speedup, n))
             n_promoted = max(1, round(rung.promote * len(going)))
-            best = set(at_most(self.alike, going, forms or {})[:n_promoted]) | set(sure)
+            best = set(at_most(self.alike, going, self.niches.of)[:n_promoted]) | set(sure)
             going = [n for n in going if n in best]
         if self.rescoring is not None:
             self._rescore(self.rescoring, texts, results, done)
@@ -238,14 +235,14 @@ class Funnel:
         self.counts["rescored"] += len(best)
 
 
-def at_most(alike: int, ordered: Sequence[int], forms: Mapping[int, str]) -> list[int]:
-    """The first `alike` of each form, in order; all of them where alike is 0, or who has no form."""
+def at_most(alike: int, ordered: Sequence[int], niche_of: Callable[[int], str]) -> list[int]:
+    """The first `alike` of each niche, in order; all of them where alike is 0, or who has no niche."""
     seen: Counter[str] = Counter()
     kept = []
     for number in ordered:
-        form = forms.get(number, "")
-        seen[form] += 1
-        if not alike or not form or seen[form] <= alike:
+        niche = niche_of(number)
+        seen[niche] += 1
+        if not alike or not niche or seen[niche] <= alike:
             kept.append(number)
     return kept
 

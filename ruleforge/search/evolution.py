@@ -188,23 +188,23 @@ class Nsga2:
                 values = tuple(float(value) for value in item.objectives)
                 cases = item.cases if self.setup.selection == "epsilon_lexicase" else ()
                 behaviour = item.behaviour if self.setup.novelty else ()
-                form = item.form if self.setup.alike else ""
-                found.append(Individual(item.id, item.proposal.genome, values, cases, behaviour, form))
+                niche = item.niche if self.setup.alike else ""
+                found.append(Individual(item.id, item.proposal.genome, values, cases, behaviour, niche))
         return found
 
     def _survivors(self, new: list[Individual]) -> tuple[Individual, ...]:
-        people = self._few_of_a_form((*self._people, *new))
+        people = self._few_of_a_niche((*self._people, *new))
         return tuple(people[i] for i in self._ranked(people, self.setup.population).order)
 
-    def _few_of_a_form(self, people: Sequence[Individual]) -> Sequence[Individual]:
-        """The best of each form by the first objective, as many as the setup says."""
+    def _few_of_a_niche(self, people: Sequence[Individual]) -> Sequence[Individual]:
+        """The best of each niche by the first objective, as many as the setup says."""
         if not self.setup.alike:
             return people
         seen: Counter[str] = Counter()
         kept = set()
         for person in self._by_value(people):
-            seen[person.form] += 1
-            if not person.form or seen[person.form] <= self.setup.alike:
+            seen[person.niche] += 1
+            if not person.niche or seen[person.niche] <= self.setup.alike:
                 kept.add(person.id)
         return [person for person in people if person.id in kept]
 

@@ -37,7 +37,7 @@ class Setup:
         tune_moves: how many siblings each of them gets in a generation.
         restarts: generations without a better first objective before the population starts anew; 0 never.
         novelty: keep rules that behave unlike the others, as one more axis.
-        alike: how many of one form, constants apart, survive a generation; 0 for any number.
+        alike: how many of one niche survive a generation; 0 for any number.
         islands, migrate_every, migrants: see `Islands`.
     """
 
@@ -103,7 +103,7 @@ class Told:
         objectives: in the setup's order; None for a reject.
         cases: how good it is on each workload, more being better; for lexicase selection.
         behaviour: its fingerprint; for novelty.
-        form: what it is when its constants are forgotten; for `alike`.
+        niche: what it shares with rules that behave nearly as it does; for `alike`.
     """
 
     proposal: Asked
@@ -111,7 +111,7 @@ class Told:
     objectives: tuple[float, ...] | None
     cases: tuple[float, ...] = ()
     behaviour: tuple[float, ...] = ()
-    form: str = ""
+    niche: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Individual:
     objectives: tuple[float, ...]
     cases: tuple[float, ...] = ()
     behaviour: tuple[float, ...] = ()
-    form: str = ""
+    niche: str = ""
 
 
 class Strategy(Protocol):
@@ -160,7 +160,7 @@ class Strategy(Protocol):
 def to_record(person: Individual) -> dict[str, Any]:
     """An individual as JSON."""
     record = {"id": person.id, "genome": to_text(person.genome), "objectives": list(person.objectives)}
-    more = {"cases": list(person.cases), "behaviour": list(person.behaviour), "form": person.form}
+    more = {"cases": list(person.cases), "behaviour": list(person.behaviour), "niche": person.niche}
     return record | {key: values for key, values in more.items() if values}
 
 
@@ -178,7 +178,7 @@ def people_of(state: Mapping[str, Any], key: str) -> tuple[Individual, ...]:
                 _floats(row["objectives"]),
                 _floats(row.get("cases", ())),
                 _floats(row.get("behaviour", ())),
-                str(row.get("form", "")),
+                str(row.get("niche", "")),
             )
             for row in state[key]
         )

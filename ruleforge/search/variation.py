@@ -92,8 +92,8 @@ def crossover(rng: Rng, vocabulary: Vocabulary, first: Genome, second: Genome) -
 def _at_home(
     rng: Rng, vocabulary: Vocabulary, nodes: Sequence[Node], source: Genome, target: Genome, here: int
 ) -> list[Node] | None:
-    """Nodes of one genome with their references pointing into another: the like-numbered state if
-    it can be read there, else anything of the same type. Terms that have a line of their own are written out."""
+    """Nodes of one genome with their references pointing into another: the like-numbered state if it can be
+    read there, else anything of the same type. Terms that have a line of their own are written out."""
     allowed = readable(target.lines, here)
     out = []
     for node in _written_out(nodes, source):
@@ -197,8 +197,8 @@ def shrink(rng: Rng, vocabulary: Vocabulary, first: Genome, second: Genome) -> G
 def insert(rng: Rng, vocabulary: Vocabulary, first: Genome, second: Genome) -> Genome | None:
     """A new op around a whole line or a subtree; its other arguments are leaves.
 
-    What stands around a whole update, a mask or a bend, makes more of a difference than what stands around one of
-    its many leaves.
+    What stands around a whole update, a mask or a bend, makes more of a difference than what stands around
+    one of its many leaves.
     """
     if rng.random() < OUTER:
         i = draw_index(rng, len(first.lines))

@@ -54,8 +54,8 @@ def _row(
     )
 
 
-# A rung that asks for k workloads takes the first k. The search suite begins with the eight whose first steps say
-# most about the full budget, and ends with the two that cost most.
+# A rung that asks for k workloads takes the first k. The search suite begins with the eight whose first steps
+# say most about the full budget, and ends with the two that cost most.
 _ROWS = (
     _row(
         "teacher_student",

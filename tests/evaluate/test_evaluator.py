@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ruleforge.core.form import form_key
 from ruleforge.core.known import known
 from ruleforge.core.text import parse
 from ruleforge.evaluate import baselines as baselines_module
@@ -21,6 +20,7 @@ from ruleforge.evaluate.evaluator import SCORE_SEED, TUNE_SEED, Protocol, evalua
 from ruleforge.evaluate.funnel import Described, Funnel, Limits, Rung, RungResult, describe, standing_value
 from ruleforge.evaluate.hypers import settings_of
 from ruleforge.evaluate.lanes import LaneSpec, Plan
+from ruleforge.evaluate.probes import probe
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import WORKLOADS
 
@@ -315,15 +315,17 @@ def test_a_grid_too_small_to_refine_is_trained_whole() -> None:
     assert small.first_wave() == small.grid() and small.second_wave(None) == ()
 
 
-def test_no_form_takes_more_places_on_the_next_rung_than_it_may() -> None:
-    texts = {n: f"update = ema(g, 0.{n})\n" for n in (1, 2, 3, 4, 6, 7)} | {8: "update = sign(ema(g, 0.9))\n"}
-    forms = {n: form_key(parse(text).rule) for n, text in texts.items()}
-    assert len(set(forms.values())) == 2
+def test_no_niche_takes_more_places_on_the_next_rung_than_it_may() -> None:
+    texts = {n: f"update = ema(g, 0.80{n})\n" for n in (1, 2, 3, 4, 6, 7)}
+    texts[8] = "update = sign(ema(g, 0.9))\n"
     stages = funnel(alike=1)
+    for n, text in texts.items():
+        stages.remember(n, "", probe([text])[0].fingerprint)
+    assert [stages.niches.of(n) for n in texts] == ["1"] * 6 + ["8"] and stages.niches.of(99) == ""
     stages.rungs = [replace(stages.rungs[0], promote=0.5), stages.rungs[1]]
-    climbed = stages.climb(texts, forms=forms)
+    climbed = stages.climb(texts)
     promoted = [n for n, found in climbed.items() if len(found) == 2]
     best = max((n for n in texts if n != 8), key=lambda n: climbed[n][0].speedup)
     assert sorted(promoted) == [best, 8]
     stages.alike = 0
-    assert sum(len(found) == 2 for found in stages.climb(texts, forms=forms).values()) == 4  # round(7 / 2)
+    assert sum(len(found) == 2 for found in stages.climb(texts).values()) == 4  # round(7 / 2)

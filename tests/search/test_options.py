@@ -255,14 +255,14 @@ def test_a_reweighted_grammar_draws_what_it_favours() -> None:
     assert "no_such_op" not in favoured.grammar.weights
 
 
-def test_no_more_of_a_form_survive_than_may_and_they_are_its_best() -> None:
+def test_no_more_of_a_niche_survive_than_may_and_they_are_its_best() -> None:
     strategy, told = make_strategy("nsga2", replace(SETUP, alike=2)), []
     for generation in range(4):
         proposals = strategy.ask(generation)
         tell(strategy, proposals)
         told += [(form_key(p.rule), 1000 * generation + p.index, judge(p)) for p in proposals]
     alive = {person.id: person for person in strategy.population}
-    counts = Counter(person.form for person in alive.values())
+    counts = Counter(person.niche for person in alive.values())
     assert max(counts.values()) == 2
     for form in counts:
         values = {n: objectives[0] for key, n, objectives in told if key == form and objectives}
