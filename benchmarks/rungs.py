@@ -1,12 +1,12 @@
 """Does a rung foretell the full budget? Rank correlations of cheap protocols with a dear one.
 
-    python benchmarks/rungs.py [--config default] [--json]
+    python benchmarks/rungs.py [--rules known|variants] [--config default] [--json]
 
-Known rules within the config's limits, and the two written by hand, are trained under many protocols on the
-config's workloads. What is true is the geometric mean of the speed-up at full budget with the whole grid, two
-tuning seeds and twelve scoring seeds that no other protocol uses. Printed for each protocol: lane-steps a
-rule, and Spearman's rank correlation with the truth over all rules and over the better half, where a search
-lives.
+Rules are trained under many protocols on the config's workloads: the known ones within its limits, or the
+`variants` of the best of them. What is true is the geometric mean of the speed-up over the best baselines, on
+search and validation workloads, as `ruleforge compare` tunes, on twelve scoring seeds that no other protocol
+uses. Printed for each protocol: lane-steps and milliseconds of wall time a rule, and Spearman's rank
+correlation with the truth over all rules and over the better half, where a search lives.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ import argparse
 import json
 import math
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean, median
 from typing import Any
 
 from scipy.stats import spearmanr
+from variants import VARIANTS
 
-from ruleforge.app.config import load_config, load_workloads
+from ruleforge.app.compare import comparison_protocol
+from ruleforge.app.config import load_config, load_validation_workloads, load_workloads
 from ruleforge.app.setup import baseline_rules, coarse, make_plan, rung_protocols
 from ruleforge.backends import prepare_plane
 from ruleforge.core.known import KNOWN
@@ -40,11 +43,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--rules", choices=("known", "variants"), default="known")
     parser.add_argument("--config", default="default")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    rows = measure(options.config, options.workers)
+    rows = measure(options.rules, options.config, options.workers)
     print(json.dumps(rows, indent=1) if options.json else table(rows))
     return 0
 
@@ -53,7 +57,7 @@ def protocols(lrs: Sequence[float], n_workloads: int) -> dict[str, tuple[int, Pr
     """Name → how many of the workloads, and the protocol."""
     found: dict[str, tuple[int, Protocol]] = {}
     for n_steps in (24, 60):
-        for count in (2, n_workloads):
+        for count in (2, 8, 12):
             for schedule in ("constant", "cosine"):
                 few = Protocol(coarse(lrs, 3 if n_steps == 24 else 4), (schedule,), n_steps)
                 fine = Protocol(tuple(lrs), (schedule,), n_steps, _seeds(OWN_SEED, 3), refine=True)
@@ -64,8 +68,6 @@ def protocols(lrs: Sequence[float], n_workloads: int) -> dict[str, tuple[int, Pr
     for tuning, scoring in ((2, 2), (1, 3), (1, 6)):
         seeds = {"tune_seeds": _seeds(50, tuning), "score_seeds": _seeds(OWN_SEED, scoring)}
         found[f"full budget, tuned on {tuning}, scored on {scoring}"] = (n_workloads, replace(full, **seeds))
-    true = {"tune_seeds": _seeds(60, 2), "score_seeds": _seeds(TRUE_SEED, 12), "refine": False, "widen": True}
-    found[TRUTH] = (n_workloads, replace(full, **true))
     return found
 
 
@@ -73,31 +75,39 @@ def _seeds(first: int, n: int) -> tuple[int, ...]:
     return tuple(first + k for k in range(n))
 
 
-def measure(name: str, n_workers: int) -> list[dict[str, Any]]:
+def measure(which: str, name: str, n_workers: int) -> list[dict[str, Any]]:
     config = load_config(name)
     workloads = load_workloads(config)
-    plan = make_plan(config, workloads)
+    everywhere = (*workloads, *load_validation_workloads(config))
+    plan = make_plan(config, workloads, validation=everywhere)
     prepare_plane(plan.update_plane)
-    limits = config.limits.static
-    texts = [str(e.rule) for e in KNOWN.values() if not limits.broken_by(e.rule.rule)]
+    texts = list(VARIANTS.values())
+    if which == "known":
+        texts = [str(e.rule) for e in KNOWN.values() if not config.limits.static.broken_by(e.rule.rule)]
     rules = baseline_rules(config)
     *_, full = rung_protocols(config, workloads)
-    grid_of_lrs = full[1].lrs
+    tried: dict[str, tuple[Sequence[Workload], Protocol]] = {
+        words: (workloads[:count], protocol)
+        for words, (count, protocol) in protocols(full[1].lrs, len(workloads)).items()
+    }
+    truth = replace(comparison_protocol(12), score_seeds=_seeds(TRUE_SEED, 12))
     values: dict[str, list[float]] = {}
     cost: dict[str, float] = {}
+    seconds: dict[str, float] = {}
     with Workers(n_workers) as pool:
-        compile_gradients(workloads, plan, pool, lambda text: print(text, file=sys.stderr))
-        for words, (count, protocol) in protocols(grid_of_lrs, len(workloads)).items():
-            places: Sequence[Workload] = workloads[:count]
+        compile_gradients(everywhere, plan, pool, lambda text: print(text, file=sys.stderr))
+        for words, (places, protocol) in {**tried, TRUTH: (everywhere, truth)}.items():
             tuned = tune_baselines(rules, places, protocol, plan, pool)
+            began = time.perf_counter()
             rows = evaluate(texts, places, protocol, plan, pool)
+            seconds[words] = (time.perf_counter() - began) / len(texts)
             cost[words] = fmean(sum(o.n_lanes * o.n_steps for o in row) for row in rows)
             values[words] = [_log_speedup(tuned, row) for row in rows]
     true = values.pop(TRUTH)
     better = [k for k, value in enumerate(true) if value > median(true)]
     return [
         {
-            "protocol": words, "rules": len(texts), "lane_steps": cost[words],
+            "protocol": words, "rules": len(texts), "lane_steps": cost[words], "seconds": seconds[words],
             "all": float(spearmanr(mine, true)[0]),
             "better_half": float(spearmanr([mine[k] for k in better], [true[k] for k in better])[0]),
         }
@@ -111,9 +121,10 @@ def _log_speedup(tuned: Baselines, row: Sequence[Outcome]) -> float:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = ["| protocol | lane-steps a rule | all rules | the better half |", "|---|---|---|---|"]
+    lines = ["| protocol | lane-steps, ms a rule | all rules | the better half |", "|---|---|---|---|"]
     lines += [
-        f"| {r['protocol']} | {r['lane_steps']:,.0f} | {r['all']:.2f} | {r['better_half']:.2f} |"
+        f"| {r['protocol']} | {r['lane_steps']:,.0f}, {1e3 * r['seconds']:.0f} "
+        f"| {r['all']:.2f} | {r['better_half']:.2f} |"
         for r in rows
     ]
     return "\n".join(lines)
