@@ -204,8 +204,8 @@ class Rung(Table):
 
 
 DEFAULT_RUNGS: Final = (
-    Rung(steps=24, schedule="constant", lrs=3, workloads=2, promote=0.25),
-    Rung(steps=60, lrs=9, refine=True, seeds=3, workloads=3, promote=0.3),
+    Rung(steps=24, lrs=3, workloads=8, promote=0.2),
+    Rung(steps=60, lrs=9, refine=True, seeds=3, workloads=14, promote=0.2),
 )
 
 
