@@ -63,7 +63,8 @@ def carries_over(standing: Mapping[str, Mapping[str, Any] | None], fresh: str) -
     )
     if search["speedup"] <= 1:
         return f"It does not beat the best single tuned baseline where it was searched: {shown}."
-    gap = _gap(search["speedup"], last["speedup"])
+    is_shown = search["ci"] is not None and search["ci"][0] > 1
+    gap = _gap(search["speedup"], last["speedup"]) if is_shown else ""
     if last["ci"][0] > 1:
         return f"The win carries over to {place}: {shown}.{gap}"
     if last["speedup"] > 1:
@@ -100,7 +101,7 @@ def gap_in_words(
 
 
 def _gap(search: float, fresh: float) -> str:
-    """What is left of the gain, as a share of its logarithm; nothing where none is lost."""
+    """What is left of a gain, as a share of its logarithm; nothing where none is lost."""
     left = math.log(fresh) / math.log(search)
     return f" {left:.0%} of the gain is left (of its logarithm)." if left < 0.995 else ""
 

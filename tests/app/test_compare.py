@@ -201,6 +201,10 @@ def test_whether_a_win_carries_over_is_said_in_words(fresh: Any, n: int, words: 
 def test_what_is_left_of_a_gain_is_told() -> None:
     left = carries_over({"search": summary(1.44, 1.1, 1.8), "held_out": summary(1.2, 1.1, 1.3)}, "held_out")
     assert "50% of the gain is left" in left and "the held_out suite" in left
+    unsure = carries_over(
+        {"search": summary(1.03, 0.9, 1.2), "validation": summary(1.01, 0.9, 1.1)}, "validation"
+    )
+    assert "It may carry over" in unsure and "of the gain" not in unsure  # of none that was shown
     none = carries_over(
         {"search": summary(0.9, 0.8, 1.1), "validation": summary(1.2, 1.1, 1.3)}, "validation"
     )
