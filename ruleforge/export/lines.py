@@ -18,6 +18,8 @@ def wrapped(line: str, width: int) -> list[str]:
         return [line]
     statement = ast.parse(line).body[0]
     call = statement.value if isinstance(statement, ast.Assign | ast.Expr) else None
+    if isinstance(call, ast.Subscript):
+        call = call.value
     if not isinstance(call, ast.Call) or not (call.args or call.keywords):
         return [line]
     given: list[ast.expr | ast.keyword] = [*call.args, *call.keywords]

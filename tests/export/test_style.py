@@ -23,6 +23,14 @@ update = a_state_with_a_name_of_forty_characters_ * a_hyper_with_thirty_characte
 """
 )
 
+WITHOUT_STATES = RuleText.parse(
+    """
+first_hyper: hyper(0, 1) = 0.5
+second_hyper: hyper(0, 1) = 0.25
+update = g * first_hyper + w * second_hyper * progress / t
+"""
+)
+
 
 def ruff(*args: str) -> str:
     done = subprocess.run(
@@ -42,6 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (path / f"random_{number}.py").write_text(export_torch(text), encoding="utf-8")
     long = export_torch(LONG_NAME, "AClassWithALongNameThatPeopleMayStillWantToUseForTheirRule")
     (path / "long_name.py").write_text(long, encoding="utf-8")
+    (path / "without_states.py").write_text(export_torch(WITHOUT_STATES), encoding="utf-8")
     return path
 
 
