@@ -26,6 +26,7 @@ from variants import VARIANTS
 
 from ruleforge.app.compare import comparison_protocol
 from ruleforge.app.config import load_config, load_validation_workloads, load_workloads
+from ruleforge.app.finals import Suites
 from ruleforge.app.setup import baseline_rules, coarse, make_plan, rung_protocols
 from ruleforge.backends import prepare_plane
 from ruleforge.core.known import KNOWN
@@ -57,7 +58,7 @@ def protocols(lrs: Sequence[float], n_workloads: int) -> dict[str, tuple[int, Pr
     """Name → how many of the workloads, and the protocol."""
     found: dict[str, tuple[int, Protocol]] = {}
     for n_steps in (24, 60):
-        for count in (2, 8, 12):
+        for count in sorted({min(count, n_workloads) for count in (2, 8, 12)}):
             for schedule in ("constant", "cosine"):
                 few = Protocol(coarse(lrs, 3 if n_steps == 24 else 4), (schedule,), n_steps)
                 fine = Protocol(tuple(lrs), (schedule,), n_steps, _seeds(OWN_SEED, 3), refine=True)
@@ -78,8 +79,8 @@ def _seeds(first: int, n: int) -> tuple[int, ...]:
 def measure(which: str, name: str, n_workers: int) -> list[dict[str, Any]]:
     config = load_config(name)
     workloads = load_workloads(config)
-    everywhere = (*workloads, *load_validation_workloads(config))
-    plan = make_plan(config, workloads, validation=everywhere)
+    suites = Suites(workloads, load_validation_workloads(config))
+    plan = make_plan(config, workloads, validation=suites.validation)
     prepare_plane(plan.update_plane)
     texts = list(VARIANTS.values())
     if which == "known":
@@ -95,8 +96,8 @@ def measure(which: str, name: str, n_workers: int) -> list[dict[str, Any]]:
     cost: dict[str, float] = {}
     seconds: dict[str, float] = {}
     with Workers(n_workers) as pool:
-        compile_gradients(everywhere, plan, pool, lambda text: print(text, file=sys.stderr))
-        for words, (places, protocol) in {**tried, TRUTH: (everywhere, truth)}.items():
+        compile_gradients(suites.all, plan, pool, lambda text: print(text, file=sys.stderr))
+        for words, (places, protocol) in {**tried, TRUTH: (suites.all, truth)}.items():
             tuned = tune_baselines(rules, places, protocol, plan, pool)
             began = time.perf_counter()
             rows = evaluate(texts, places, protocol, plan, pool)

@@ -129,8 +129,11 @@ class Funnel:
         """Know a candidate of an earlier generation."""
         self.keys[full_key] = number
         if fingerprint:
-            self.behaviours.add(number, fingerprint)
-            self.niches.add(number, fingerprint)
+            self._know(number, fingerprint)
+
+    def _know(self, number: int, fingerprint: Sequence[float]) -> None:
+        self.behaviours.add(number, fingerprint)
+        self.niches.add(number, fingerprint)
 
     def admit(self, proposals: Mapping[int, Described]) -> dict[int, Verdict]:
         """Duplicates, static checks and probes for proposals by number, in order.
@@ -170,8 +173,7 @@ class Funnel:
         if twin is not None:
             self.counts["duplicate_behaviour"] += 1
             return Verdict("duplicate_behaviour", text, twin=twin, fingerprint=seen.fingerprint)
-        self.behaviours.add(number, seen.fingerprint)
-        self.niches.add(number, seen.fingerprint)
+        self._know(number, seen.fingerprint)
         self.counts["distinct"] += 1
         return Verdict("trained", text, fingerprint=seen.fingerprint)
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 REACH = 0.1
 """Distance from the founder's fingerprint, both at length 1. In a default run siblings of one rule lay within
 0.03 of each other, other exponents and betas from 0.13 on."""
-ROOM = 64
 
 
 class Niches:
@@ -30,19 +29,14 @@ class Niches:
         """Give a candidate its niche."""
         direction = np.asarray(fingerprint, dtype=np.float64)
         direction = direction / max(float(np.linalg.norm(direction)), np.finfo(np.float64).tiny)
-        n = len(self._founders)
-        near = np.linalg.norm(self._directions[:n] - direction, axis=1) <= REACH if n else np.zeros(0, bool)
-        if near.any():
-            self._of[number] = self._founders[int(near.argmax())]
-            return
-        if n == len(self._directions):
-            grown = np.empty((max(ROOM, 2 * n), len(direction)))
-            if n:
-                grown[:n] = self._directions
-            self._directions = grown
-        self._directions[n] = direction
-        self._founders.append(number)
-        self._of[number] = number
+        known = self._directions if self._founders else np.empty((0, len(direction)))
+        near = np.flatnonzero(np.linalg.norm(known - direction, axis=1) <= REACH)
+        if near.size:
+            self._of[number] = self._founders[near[0]]
+        else:
+            self._of[number] = number
+            self._founders.append(number)
+            self._directions = np.vstack([known, direction])
 
     def of(self, number: int) -> str:
         """The number of its niche's founder as text; "" for a candidate without a fingerprint."""

@@ -237,9 +237,12 @@ def test_a_run_of_an_earlier_format_goes_on_to_its_end(tmp_path: Path) -> None:
     shutil.copytree(GOLDEN / "format-1/finished", tmp_path / "finished")
     with Store.open(tmp_path / "run") as before:
         stored = before.candidates()
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
     resume_run(tmp_path / "run", progress=QuietProgress())
+    resume_run(tmp_path / "again", progress=QuietProgress())
+    assert contents(tmp_path / "run") == contents(tmp_path / "again")
     with Store.open(tmp_path / "run", readonly=True) as mine, Store.open(tmp_path / "finished") as theirs:
-        # What is proposed next is this version's choice.
+        # What is proposed next is this version's choice, and follows from stored numbers alone.
         assert mine.candidates()[: len(stored)] == stored and len(mine.candidates()) > len(stored)
         assert len(mine.generations()) == len(theirs.generations()) and mine.results()["final"]
         assert mine.check() == []
