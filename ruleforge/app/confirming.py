@@ -15,7 +15,7 @@ from ruleforge.app.finals import Phase, Suites, scored_beside_baselines
 from ruleforge.app.schema import Config
 from ruleforge.app.setup import baseline_rules, confirm_protocol
 from ruleforge.evaluate.lanes import Plan
-from ruleforge.evaluate.statistics import geometric_mean
+from ruleforge.evaluate.statistics import sure_mean
 from ruleforge.evaluate.workers import Workers
 
 
@@ -25,7 +25,7 @@ class Confirmed:
 
     Attributes:
         id: candidate number.
-        speedups: workload → speed-up over the oracle; None where nothing could be compared.
+        speedups: workload → speed-up over the best single baseline; None where nothing could be compared.
     """
 
     id: int
@@ -33,8 +33,8 @@ class Confirmed:
 
     @property
     def merit(self) -> float:
-        """Geometric mean over the workloads of both suites, all alike; as `Finalist.merit`."""
-        return geometric_mean([value for value in self.speedups.values() if value]) or 0.0
+        """What is sure of it over the workloads of both suites, all alike; as `Finalist.merit`."""
+        return sure_mean(list(self.speedups.values()))
 
     def as_json(self) -> dict[str, Any]:
         return {"id": self.id, "merit": self.merit, "workloads": dict(self.speedups)}
@@ -67,7 +67,7 @@ def confirm(
         phase, say, "scoring contenders again",
     )  # fmt: skip
     found = [
-        Confirmed(number, {w: s.value for w, s in tuned.speedups(mine, "oracle").items()})
+        Confirmed(number, {w: s.value for w, s in tuned.speedups(mine, "best_single").items()})
         for number, mine in outcomes.items()
     ]
     return sorted(found, key=lambda each: -each.merit)

@@ -24,6 +24,12 @@ LEAST = parse("update = g\n").rule
 
 def contradictions(config: Config) -> Iterator[Contradiction]:
     """Where (a dotted key), what, and what to do about it."""
+    if not config.training.full_rung and not config.training.rungs:
+        yield (
+            "training.full_rung",
+            "without rungs and without the full rung no rule is trained",
+            "give a rung, or leave full_rung out",
+        )
     yield from _clocked(config)
     yield from _impossible_limits(config)
     yield from _pinned_axes(config)

@@ -1,8 +1,8 @@
 """The end of a search: finalists on fresh seeds, the champion, and the report.
 
-Finalists are the best candidates of the full rung. They and the baselines are tuned again, alike,
+Finalists are the best candidates of the highest rung. They and the baselines are tuned again, alike,
 and scored on seeds that no choice has seen, on the search suite and on the validation suite. The
-champion is the finalist with the best geometric mean over the workloads of both, in the final and in the
+champion is the finalist with the best `sure_mean` over the workloads of both, in the final and in the
 second look that chose the finalists (`confirming`); so its figures are the best of a few, and the unbiased
 look is `ruleforge compare RUN --suite held_out`.
 """
@@ -20,11 +20,12 @@ from ruleforge.core.text import RuleText, parse
 from ruleforge.evaluate.baselines import Baselines, tune_baselines
 from ruleforge.evaluate.evaluator import Outcome, Protocol, evaluate
 from ruleforge.evaluate.lanes import Plan
-from ruleforge.evaluate.statistics import Summary, geometric_mean
+from ruleforge.evaluate.statistics import Summary, geometric_mean, sure_mean
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import Workload
 
 Phase = Callable[[str, int, int], None]
+SecondLook = tuple[Mapping[str, float | None], float]
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,9 @@ class Finalist:
         outcomes: workload name → outcome, on fresh seeds.
         search, validation: standing against the three references.
         vs_oracle: workload name → speed-up over its best baseline, or None.
-        second_look: geometric mean of the speed-up over the oracle when the finalists were chosen, and
-            how many seeds it is worth beside the final's; None where they were not looked at again.
+        vs_best_single: the same over the baseline that is best on the workloads of both suites.
+        second_look: the same when the finalists were chosen, and how many of the final's seeds its seeds
+            are worth; None where they were not looked at again.
     """
 
     id: int
@@ -62,7 +64,8 @@ class Finalist:
     search: Mapping[str, Summary]
     validation: Mapping[str, Summary]
     vs_oracle: Mapping[str, float | None]
-    second_look: tuple[float, float] | None = None
+    vs_best_single: Mapping[str, float | None]
+    second_look: SecondLook | None = None
 
     @property
     def is_new(self) -> bool:
@@ -70,12 +73,13 @@ class Finalist:
         return self.known_as.relation == "new"
 
     @property
-    def standing(self) -> float:
-        """What the champion is chosen by: the final and the second look, each counting by its seeds."""
-        if self.second_look is None or self.merit <= 0 or self.second_look[0] <= 0:
-            return self.merit
-        value, share = self.second_look
-        return math.exp((math.log(self.merit) + share * math.log(value)) / (1 + share))
+    def merit(self) -> float:
+        """What the champion is chosen by: `sure_mean` of its speed-up over the best single baseline, final
+        and second look each counting by its seeds, every workload of both suites alike."""
+        if self.second_look is None:
+            return sure_mean(list(self.vs_best_single.values()))
+        before, share = self.second_look
+        return sure_mean([_weighted(now, before.get(w), share) for w, now in self.vs_best_single.items()])
 
     def carries_over(self) -> str:
         """Whether the win on the search suite carries over to validation, in words."""
@@ -83,14 +87,6 @@ class Finalist:
         return carries_over(
             {name: standing["vs_best_single"].as_json() for name, standing in suites.items()}, "validation"
         )
-
-    @property
-    def merit(self) -> float:
-        """Geometric mean of the speed-up over the oracle, every workload of both suites alike."""
-        standings = [standing["vs_oracle"] for standing in (self.search, self.validation)]
-        known = [(s.speedup, s.n_workloads) for s in standings if s.speedup is not None]
-        count = sum(n for _, n in known)
-        return math.exp(math.fsum(n * math.log(value) for value, n in known) / count) if count else 0.0
 
     def as_json(self) -> dict[str, Any]:
         rule = self.rule.rule
@@ -105,8 +101,16 @@ class Finalist:
                 name: {**_outcome_json(outcome), "vs_oracle": self.vs_oracle.get(name)}
                 for name, outcome in self.outcomes.items()
             },
-            "second_look": self.second_look[0] if self.second_look else None,
+            "merit": self.merit,
+            "second_look": sure_mean(list(self.second_look[0].values())) if self.second_look else None,
         }
+
+
+def _weighted(now: float | None, before: float | None, share: float) -> float | None:
+    """Weighted geometric mean of two speed-ups; one alone where the other is not known."""
+    if not now or not before:
+        return now or before
+    return math.exp((math.log(now) + share * math.log(before)) / (1 + share))
 
 
 def standing_json(standing: Mapping[str, Summary]) -> dict[str, Any]:
@@ -133,7 +137,7 @@ def run_final(
     workers: Workers,
     phase: Phase,
     say: Callable[[str], None],
-    second_looks: Mapping[int, tuple[float, float]] | None = None,
+    second_looks: Mapping[int, SecondLook] | None = None,
 ) -> tuple[list[Finalist], Baselines]:
     """Tune and score finalists and baselines on fresh seeds.
 
@@ -159,11 +163,14 @@ def run_final(
             Finalist(
                 number, parse(candidates[number]), known_as, outcomes,
                 _standing(tuned, outcomes, suites.search), _standing(tuned, outcomes, suites.validation),
-                {w: against.value for w, against in tuned.speedups(outcomes, "oracle").items()},
+                *(
+                    {w: s.value for w, s in tuned.speedups(outcomes, reference).items()}
+                    for reference in ("oracle", "best_single")
+                ),
                 (second_looks or {}).get(number),
             )
         )  # fmt: skip
-    finalists.sort(key=lambda f: (-f.standing, f.rule.rule.nodes, f.id))
+    finalists.sort(key=lambda f: (-f.merit, f.rule.rule.nodes, f.id))
     return finalists, tuned
 
 

@@ -20,7 +20,7 @@ from ruleforge.app.confirming import Confirmed
 from ruleforge.app.objectives import OBJECTIVES, Measured, front_of
 from ruleforge.app.progress import Progress
 from ruleforge.app.ranking import SPEEDUP
-from ruleforge.app.schema import Config
+from ruleforge.app.schema import Config, Training
 from ruleforge.app.setup import LANE_STEPS_PER_S, lanes_at_the_end
 from ruleforge.app.watching import Look, Watch
 from ruleforge.evaluate.evaluator import Outcome
@@ -243,7 +243,7 @@ class SearchRun:
         return {**bred.judged, **{name: OBJECTIVES[name].judged(seen, missed) for name in trained}}
 
     def _beyond(self, values: Mapping[str, float], results: Sequence[RungResult]) -> str:
-        """What a rule that was trained in full passes, in words, or ""."""
+        """What a rule of the highest rung passes, in words, or ""."""
         limits = self.config.limits
         full = bool(results) and results[-1].rung == len(self.funnel.rungs) - 1
         for name, limit in limits.trained.items() if full else ():
@@ -320,7 +320,7 @@ class SearchRun:
                 "front": len(front),
                 "trained": self.n_trained(),
                 "rules_per_s": len(climbed) / max(1e-9, sum(clock.laps.values())),
-                "funnel": funnel_counts(self.funnel.counts, len(self.funnel.rungs)),
+                "funnel": funnel_counts(self.funnel.counts, self.config.training),
             },
         )
 
@@ -329,7 +329,7 @@ class SearchRun:
         return min(trained, key=lambda n: (-self.candidates[n].value, n), default=None)
 
     def front(self) -> list[int]:
-        """Candidates of the full rung that no other beats on all axes, best on the first one first.
+        """Candidates of the highest rung that no other beats on all axes, best on the first one first.
 
         Where there is a weighted sum in place of axes, they are speed-up and nodes.
         """
@@ -341,20 +341,20 @@ class SearchRun:
         return front_of(points, tuple(self.config.axes.values()))
 
     def _full(self, numbers: Iterable[int]) -> list[int]:
-        """Those that were trained in full and keep the limits, best search fitness first."""
+        """Those of the highest rung that keep the limits, best search fitness first."""
         top = len(self.funnel.rungs) - 1
         full = [n for n in numbers if self.candidates[n].rung == top and self.candidates[n].is_allowed]
         return sorted(full, key=lambda n: (-self.candidates[n].value, self.candidates[n].nodes, n))
 
     @property
     def validation_rung(self) -> int:
-        """The rung under which looks at the validation suite are stored: above the full one."""
+        """The rung under which looks at the validation suite are stored: above all others."""
         return len(self.funnel.rungs)
 
     def best_of_niches(
         self, among: Iterable[int] | None = None, count: int | None = None, alike: int = 1
     ) -> list[int]:
-        """The best of the full rung by the search's own fitness, at most `alike` of a niche."""
+        """The best of the highest rung by the search's own fitness, at most `alike` of a niche."""
         numbers = self.candidates if among is None else among
         return at_most(alike, self._full(numbers), self.funnel.niches.of)[:count]
 
@@ -439,11 +439,11 @@ class _Clock:
         self._last = now
 
 
-def funnel_counts(counts: Mapping[str, int], n_rungs: int) -> dict[str, int]:
+def funnel_counts(counts: Mapping[str, int], training: Training) -> dict[str, int]:
     """The funnel's stages in order, for people."""
-    stages = ["proposed", "unique", "distinct", *(f"rung_{k}" for k in range(n_rungs))]
-    names = {f"rung_{n_rungs - 1}": "full"}
-    return {names.get(stage, stage): int(counts.get(stage, 0)) for stage in stages}
+    rungs = [f"rung_{k}" for k in range(len(training.rungs))]
+    found = {stage: int(counts.get(stage, 0)) for stage in ("proposed", "unique", "distinct", *rungs)}
+    return found | ({"full": int(counts.get(f"rung_{len(rungs)}", 0))} if training.full_rung else {})
 
 
 def look_line(look: Look) -> str:

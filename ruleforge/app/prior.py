@@ -17,7 +17,7 @@ from ruleforge.errors import RuleforgeError
 from ruleforge.store import Store
 
 SURVIVORS: Final = 0.1
-"""Share of the rules trained in full that count as survivors, the best ones."""
+"""Share of the rules of the highest rung that count as survivors, the best ones."""
 LEAST_SURVIVORS: Final = 10
 MOST_RULES: Final = 20_000
 DOUBT: Final = 0.02
@@ -28,8 +28,8 @@ LARGEST: Final = 4.0
 def learned_weights(folder: Path) -> dict[str, float]:
     """Factors by op, terminal or kind of constant: how much more often survivors hold it than first draws do.
 
-    Survivors are the best tenth of the rules trained in full; first draws are what the run proposed in its
-    first generation, before any selection.
+    Survivors are the best tenth of the rules of its highest rung; first draws are what the run proposed in
+    its first generation, before any selection.
 
     Raises:
         StoreError: the folder cannot be read.
@@ -46,7 +46,7 @@ def learned_weights(folder: Path) -> dict[str, float]:
         drawn = [row.genome for row in store.candidates()[:MOST_RULES] if row.generation == 0]
     if len(survivors) < LEAST_SURVIVORS:
         raise RuleforgeError(
-            f"it trained {len(survivors)} rules in full, too few to learn from",
+            f"its highest rung saw {len(survivors)} rules, too few to learn from",
             hint=f"a run with at least {LEAST_SURVIVORS} such rules teaches something",
         )
     kept, first = _shares(survivors), _shares(drawn)

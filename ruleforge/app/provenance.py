@@ -52,9 +52,9 @@ def run_record(folder: Path, compared: Record, suite: str | None) -> dict[str, A
 
 
 def leave_one_out(store: Store, champion: int, finalists: Sequence[Record]) -> list[dict[str, Any]]:
-    """Where the champion would stand without each search workload, from the run's evaluations at full budget.
+    """Where the champion would stand without each search workload, at the run's highest rung.
 
-    A row a workload: the champion's `rank` among the `of` rules trained in full, by the speed-up over the
+    A row a workload: the champion's `rank` among the `of` rules of that rung, by the speed-up over the
     oracle on the other workloads; the `best` of them; and, of the finalists, the `chosen` one by the final
     itself, where the run kept the finalists' speed-ups on each workload.
     """
@@ -109,7 +109,7 @@ def left_out_in_words(champion: int | None, rows: Sequence[Record]) -> str:
         return ""
     n = len(rows)
     ranks = ", ".join(f"{row['rank']} without {row['without']}" for row in rows)
-    line = f"without one search workload ranks, of {rows[0]['of']} rules trained in full: {ranks}"
+    line = f"without one search workload ranks, of {rows[0]['of']} rules of the highest rung: {ranks}"
     if any(row["chosen"] is None for row in rows):
         return line
     others = [f"rule {row['chosen']} without {row['without']}" for row in rows if row["chosen"] != champion]

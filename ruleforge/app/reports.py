@@ -50,7 +50,7 @@ def print_search(result: Record) -> None:
     """Champion, best new rule, finalists and baselines on both suites, and where all of it lies."""
     champion = result.get("champion")
     if not champion:
-        say("The search ended without a champion: no rule reached the full budget.")
+        say("The search ended without a champion: no rule reached the highest rung.")
     else:
         say(f"Champion: rule {champion.get('id')}, {champion.get('known_as') or 'new'}")
         say()

@@ -16,7 +16,7 @@ from typing import Any
 from ruleforge.app import resuming
 from ruleforge.app.config import load_validation_workloads, load_workloads, resolved_toml
 from ruleforge.app.confirming import confirm
-from ruleforge.app.finals import Suites, baselines_json, run_final, search_gap
+from ruleforge.app.finals import SecondLook, Suites, baselines_json, run_final, search_gap
 from ruleforge.app.loop import SearchRun, funnel_counts
 from ruleforge.app.progress import KeptProgress, Progress
 from ruleforge.app.provenance import leave_one_out
@@ -201,7 +201,7 @@ def _finish(run: SearchRun, began: float, tuned: list[Baselines]) -> dict[str, A
         "seed": config.seed,
         "generations": run.generation,
         "funnel": {
-            **funnel_counts(run.funnel.counts, len(run.funnel.rungs)),
+            **funnel_counts(run.funnel.counts, config.training),
             **{
                 k: int(v)
                 for k, v in sorted(run.funnel.counts.items())
@@ -263,9 +263,7 @@ def _require_metrics(config: Config, tuned: Baselines) -> None:
         )
 
 
-def _choose_finalists(
-    run: SearchRun, suites: Suites
-) -> tuple[dict[int, str], dict[int, tuple[float, float]]]:
+def _choose_finalists(run: SearchRun, suites: Suites) -> tuple[dict[int, str], dict[int, SecondLook]]:
     """Who goes to the final, and what a second look said of them."""
     search = run.config.search
     if not search.confirm:
@@ -278,7 +276,7 @@ def _choose_finalists(
     )  # fmt: skip
     run.store.put_result("second_look", [each.as_json() for each in confirmed])
     share = search.confirm_seeds / run.config.training.score_seeds
-    return run.confirmed_finalists(confirmed), {each.id: (each.merit, share) for each in confirmed}
+    return run.confirmed_finalists(confirmed), {each.id: (each.speedups, share) for each in confirmed}
 
 
 def _make_rescoring(

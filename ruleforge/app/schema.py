@@ -68,13 +68,14 @@ class Search(Table):
     finalists: int = Field(default=8, ge=1, le=1000)
     """Rules that are judged on both suites at the end, beside the baselines."""
     rescore: int = Field(default=0, ge=0, le=10_000)
-    """Rules of the full rung that seem to be among so many of the best get more scoring seeds at once, with
-    the setting they were tuned to, so that luck does not lead the search; 0 gives none."""
+    """Rules of the highest rung that seem to be among so many of the best get more scoring seeds at once,
+    with the setting they were tuned to, so that luck does not lead the search; 0 gives none."""
     rescore_seeds: int = Field(default=3, ge=1, le=1000)
     """How many seeds more."""
     confirm: int = Field(default=32, ge=0, le=10_000)
-    """Rules of the full rung that are scored again on both suites before the finalists are chosen among them:
-    the best of many noisy scores is partly luck. 0 chooses the finalists by the search's own scores."""
+    """Rules of the highest rung that are scored again, in full and on both suites, before the finalists are
+    chosen among them: the best of many noisy scores is partly luck. 0 chooses the finalists by the
+    search's own scores."""
     confirm_seeds: int = Field(default=3, ge=1, le=1000)
     """Seeds of that second look, on which nothing else was chosen."""
     validate_every: int = Field(default=0, ge=0)
@@ -256,7 +257,10 @@ class Training(Table):
     job_limit_s: Duration = Field(default=600.0, alias="job_limit")
     """Time after which a worker that trains one chunk of lanes counts as hanging; "10m" by default."""
     rungs: Listed[Rung] = DEFAULT_RUNGS
-    """Levels of the budget ladder; the full budget always follows as the last one."""
+    """Levels of the budget ladder below the full budget."""
+    full_rung: bool = True
+    """Whether the full budget follows as the last level. Without it rules are trained in full when the best
+    are looked at a second time (`search.confirm`) and in the final, and a search sees more of them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -358,7 +362,8 @@ else:
             name: (
                 float | None,
                 Field(
-                    default=None, description=f"Of a rule trained in full, {row.word} this. {row.described}"
+                    default=None,
+                    description=f"Of a rule of the highest rung, {row.word} this. {row.described}",
                 ),
             )
             for name, row in OBJECTIVES.items()

@@ -83,7 +83,7 @@ def coarse(lrs: Sequence[float], points: int) -> tuple[float, ...]:
 def rung_protocols(
     config: Config, workloads: Sequence[Workload]
 ) -> list[tuple[tuple[Workload, ...], Protocol, float]]:
-    """Workloads, protocol and promoted share of each rung; the full budget comes last."""
+    """Workloads, protocol and promoted share of each rung; the full budget comes last, if wanted."""
     training = config.training
     lrs = grid(training.lrs.low, training.lrs.high, training.lrs.points)
     ladder: list[tuple[tuple[Workload, ...], Protocol, float]] = []
@@ -95,7 +95,9 @@ def rung_protocols(
             tuple(RUNG_SEED + k for k in range(rung.seeds)), refine=rung.refine,
         )  # fmt: skip
         ladder.append((places, protocol, rung.promote))
-    return [*ladder, (tuple(workloads), full_protocol(config), 1.0)]
+    if training.full_rung:
+        ladder.append((tuple(workloads), full_protocol(config), 1.0))
+    return ladder
 
 
 def full_protocol(config: Config) -> Protocol:

@@ -28,9 +28,10 @@ from ruleforge.backends import numba_kernels as nk
 from ruleforge.backends.base import LaneGroup, Layout
 from ruleforge.backends.numba_code import CONST_AT, IS_MATRIX, Code, MatrixCall, encode
 from ruleforge.backends.numba_loops import ACC
+from ruleforge.backends.numba_matrix import Matrices, orthogonalize_lanes
+from ruleforge.backends.numba_matrix import warm_up as warm_up_matrix_ops
 from ruleforge.backends.reference import RuleState
 from ruleforge.backends.states import counts_of, lane_state, require_state, starts
-from ruleforge.core import ops
 from ruleforge.core.rule import Kind
 from ruleforge.errors import RunError
 from ruleforge.words import said_if_slow
@@ -66,6 +67,7 @@ def warm_up(report: Callable[[str], None] = _log.warning, dtype: Any = torch.flo
             none, none, none, 1.0, host, 1.0, host, table, table, table, table, rounds, host, rounds, empty,
             empty, empty, empty, empty, np.zeros((0, ACC)), rounds, False, 0, 0, 0, 0,
         )  # fmt: skip
+        warm_up_matrix_ops(real)
     if made != nk.digest():
         raise RunError(
             "numba's cache holds an interpreter of another op table", hint="delete its cache folder"
@@ -103,6 +105,7 @@ class NumbaLanes:
         self._dtype = dtype
         self._layout = layout
         self._offsets = np.array(layout.offsets, np.int64)
+        self._matrices = Matrices(layout.shapes, self._offsets, self._real)
         self._kernel = nk.kernel()
         self._no_updates = np.zeros((0, layout.n_weights), self._real)
         self._no_decay = np.zeros(0)
@@ -301,20 +304,14 @@ class NumbaLanes:
         return array
 
     def _run_matrix(self, call: MatrixCall, group: _Group, w: Array, g: Array) -> None:
-        """Apply a matrix op to each 2-D parameter tensor of each lane; copy the others."""
+        """Apply a matrix op to each 2-D parameter tensor of each lane of a group; copy the others."""
         full = self._full_of(group)
         space, index = call.arg
         if space in ("g", "w"):
-            source = g if space == "g" else w
+            source, index = (g if space == "g" else w)[:, None], 0
         else:
-            source = (full if space == "full" else self._states_of(group))[:, index]
-        out = full[:, call.out]
-        for shape, lo, hi in zip(self._layout.shapes, self._offsets[:-1], self._offsets[1:], strict=True):
-            given = source[:, lo:hi]
-            if len(shape) == 2 and hi > lo:
-                with np.errstate(all="ignore"):
-                    given = _MATRIX_OPS[call.op](given.reshape(-1, *shape)).reshape(-1, hi - lo)
-            out[:, lo:hi] = given
+            source = full if space == "full" else self._states_of(group)
+        _MATRIX_OPS[call.op](source, index, full, call.out, self._matrices)
 
     # states
 
@@ -359,18 +356,4 @@ def _aligned(n: int, real: Any) -> Array:
     return raw[skipped : skipped + n]
 
 
-def _orthogonalize(x: Array) -> Array:
-    """The table's `orthogonalize` for a stack of matrices, (n, rows, columns)."""
-    a, b, c = (x.dtype.type(k) for k in ops.NEWTON_SCHULZ)
-    tall = x.shape[1] > x.shape[2]
-    wide = np.ascontiguousarray(x.transpose(0, 2, 1) if tall else x)
-    squares = np.square(wide, dtype=np.float64).reshape(len(wide), -1)
-    norm = np.sqrt(squares.sum(axis=1)).astype(x.dtype)
-    y = wide / np.maximum(norm, x.dtype.type(ops.NEWTON_SCHULZ_EPS))[:, None, None]
-    for _ in range(ops.NEWTON_SCHULZ_STEPS):
-        gram = y @ y.transpose(0, 2, 1)
-        y = a * y + (b * gram + c * (gram @ gram)) @ y
-    return y.transpose(0, 2, 1) if tall else y
-
-
-_MATRIX_OPS: dict[str, Callable[[Array], Array]] = {"orthogonalize": _orthogonalize}
+_MATRIX_OPS: dict[str, Callable[..., None]] = {"orthogonalize": orthogonalize_lanes}

@@ -265,6 +265,8 @@ _ROWS: tuple[Op, ...] = (
     _derived("agree", _AB, "a * b > 0", "1 where a and b have the same sign, else 0"),
     _derived("cautious", ("x!", "y!"), "x * agree(x, y) / maximum(mean(agree(x, y)), 0.001)",
              "x where y has its sign, scaled up for the share left out"),
+    _derived("graft", ("x!", "y!"), "x * (norm(y) / maximum(norm(x), 1e-30))",
+             "x brought to y's norm; Agarwal et al. 2020, arXiv:2002.11803"),
     _derived("sigmoid", _X, "1 / (1 + exp(-x))", "logistic function"),
     _derived("softsign", _X, "x / (1 + abs(x))", "smooth sign with algebraic tails"),
     _derived("signed_sqrt", _X, "sign(x) * sqrt(abs(x))", "sign-preserving root"),

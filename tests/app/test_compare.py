@@ -257,7 +257,7 @@ def test_a_champion_that_lives_off_one_workload_is_seen() -> None:
         ("x", 2, 1, 1), ("y", 1, 0, 0), ("z", 1, 0, 0),
     ]  # fmt: skip
     line = left_out_in_words(0, rows)
-    assert "of 2 rules trained in full: 2 without x, 1 without y" in line
+    assert "of 2 rules of the highest rung: 2 without x, 1 without y" in line
     assert "choose it again 2 times of 3, and rule 1 without x" in line
 
 
