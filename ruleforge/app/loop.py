@@ -47,6 +47,7 @@ RESCORED = "speedup_rescored"
 ALIKE = 3  # contenders of one niche: which constants are best is a question of noise too
 NAMING_S = 15.0
 MOST_FOR_THE_END = 0.4  # of a time budget: the first generations are slow, and say little about the pace
+END_COST = 1.4  # of a lane-step at the end: fewer rules to a chunk, and larger workloads
 EAGER_COST = 4  # what a lane-step costs op by op, where others are compiled
 
 
@@ -123,7 +124,7 @@ class SearchRun:
         compiled = self.funnel.plan.compiled
         slower = {name: EAGER_COST if compiled and name not in compiled else 1 for name in places}
         work = lanes * sum(slower[w] * n for w, n in places.items())
-        return NAMING_S + work / pace
+        return NAMING_S + END_COST * work / pace
 
     def n_trained(self) -> int:
         return sum(known.rung >= 0 for known in self.candidates.values())

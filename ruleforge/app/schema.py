@@ -399,6 +399,9 @@ class Limits(_TrainedLimits):
     """Bytes moved per weight and step, in float32."""
     energy_per_weight: float | None = Field(default=None, gt=0)
     """Estimated picojoules per weight and step; see the objective energy."""
+    scale_free: bool = False
+    """Refuse rules whose direction depends on how large gradients are: with them the scale of the loss is one
+    more hyperparameter. SGD, Adam and Lion pass."""
     latency_ns: float | None = Field(default=None, gt=0)
     """Measured nanoseconds per weight and step on this machine; needs deterministic = false."""
 
@@ -406,7 +409,12 @@ class Limits(_TrainedLimits):
     def static(self) -> StaticLimits:
         """Those that need no training."""
         return StaticLimits(
-            self.nodes, self.states, self.flops_per_weight, self.bytes_per_weight, self.energy_per_weight
+            self.nodes,
+            self.states,
+            self.flops_per_weight,
+            self.bytes_per_weight,
+            self.energy_per_weight,
+            self.scale_free,
         )
 
     @property

@@ -267,6 +267,8 @@ _ROWS: tuple[Op, ...] = (
              "x where y has its sign, scaled up for the share left out"),
     _derived("graft", ("x!", "y!"), "x * (norm(y) / maximum(norm(x), 1e-30))",
              "x brought to y's norm; Agarwal et al. 2020, arXiv:2002.11803"),
+    _derived("equalize", ("x!",), "graft(orthogonalize(x), x)",
+             "x with all its singular values alike, at its own norm; x itself where it is no matrix"),
     _derived("sigmoid", _X, "1 / (1 + exp(-x))", "logistic function"),
     _derived("softsign", _X, "x / (1 + abs(x))", "smooth sign with algebraic tails"),
     _derived("signed_sqrt", _X, "sign(x) * sqrt(abs(x))", "sign-preserving root"),

@@ -1,4 +1,4 @@
-"""Hard limits on a rule's size and price, which need no training."""
+"""Hard limits on a rule's size, price and answer to other scales, which need no training."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ruleforge.core.rule import Rule
+from ruleforge.evaluate.scale_probe import SAME, turning
 
 # Horowitz 2014, Computing's energy problem, ISSCC: 45 nm, a float32 addition and a byte from DRAM.
 ADDITION_PJ: Final = 0.9
@@ -26,6 +27,7 @@ class Limits:
     flops_per_weight: float = 40.0
     bytes_per_weight: float | None = None
     energy_per_weight: float | None = None
+    scale_free: bool = False
 
     def broken_by(self, rule: Rule) -> str:
         """What a rule breaks, in words, or ""."""
@@ -39,4 +41,6 @@ class Limits:
         ):
             if limit is not None and value > limit:
                 return f"{value:g} {name}, at most {limit:g} are allowed"
+        if self.scale_free and (cosine := turning(rule)) < SAME:
+            return f"its direction depends on the scale of the gradients (cosine {cosine:.2f} between scales)"
         return ""

@@ -124,3 +124,67 @@ def potential(
         batch_size=batch_size, steps=steps,
         sources="generated; forces of a potential: Chmiela et al. 2017, Science Advances 3(5)",
     )  # fmt: skip
+
+
+def bumps(
+    batch_size: int = 24,
+    steps: int = 200,
+    name: str = "bumps",
+    n_inputs: int = 2,
+    hills: int = 10,
+    units: int = 24,
+    n_outputs: int = 2,
+) -> Task:
+    """A network of radial basis functions learns surfaces made of hills: centres, widths and heights.
+
+    Args:
+        batch_size: random places a step.
+        steps: optimizer steps of the full budget.
+        name: what tables call it; another name is other hills.
+        n_inputs: coordinates of a place (1 to 6).
+        hills: of each surface, with widths of their own (1 to 32).
+        units: radial basis functions (4 to 64).
+        n_outputs: surfaces on the same hills (1 to 8).
+
+    Source:
+        Broomhead & Lowe 1988, Complex Systems 2, 321-355.
+    """
+    knobs_within(
+        name,
+        n_inputs=(n_inputs, 1, 6),
+        hills=(hills, 1, 32),
+        units=(units, 4, 64),
+        n_outputs=(n_outputs, 1, 8),
+    )
+    fixed = generator_from(name, n_inputs, hills, n_outputs)
+
+    def activity(x: Tensor, centres: Tensor, log_width: Tensor) -> Tensor:
+        """(n, units): squares by their expansion, so that no tensor has places × units × coordinates."""
+        away = x.square().sum(-1, keepdim=True) - 2 * F.linear(x, centres) + centres.square().sum(-1)
+        return torch.exp(-0.5 * away * torch.exp(-2 * log_width))
+
+    centres = uniform(fixed, hills, n_inputs, bound=1.0)
+    log_width = torch.log(0.2 + 0.4 * torch.rand(hills, generator=fixed))
+    height = torch.randn(hills, n_outputs, generator=fixed)
+    scale = (activity(uniform(fixed, 4096, n_inputs, bound=1.2), centres, log_width) @ height).std()
+
+    def draw(generator: torch.Generator, n: int) -> Batch:
+        x = uniform(generator, n, n_inputs, bound=1.2)
+        return x, activity(x, centres, log_width) @ height / scale
+
+    def init(generator: torch.Generator) -> Params:
+        return {
+            "centres": uniform(generator, units, n_inputs, bound=1.2),
+            "log_width": torch.full((units,), -0.7),
+            "height": uniform(generator, units, n_outputs, bound=units**-0.5),
+            "offset": torch.zeros(n_outputs),
+        }
+
+    def forward(params: Params, x: Tensor) -> Tensor:
+        return activity(x, params["centres"], params["log_width"]) @ params["height"] + params["offset"]
+
+    return endless(
+        name, init, forward, draw, draw(fixed, 200),
+        batch_size=batch_size, steps=steps,
+        sources="generated; radial basis functions: Broomhead & Lowe 1988, Complex Systems 2",
+    )  # fmt: skip

@@ -102,6 +102,62 @@ def token_sets(
     )  # fmt: skip
 
 
+def bags(
+    batch_size: int = 8,
+    steps: int = 200,
+    name: str = "bags",
+    n_symbols: int = 96,
+    length: int = 4,
+    n_classes: int = 4,
+    zipf: float = 0.8,
+    label_noise: float = 0.0,
+    width: int = 8,
+) -> Task:
+    """A bag of tokens tells a class by the sum of their meanings: summed embeddings, tanh, a linear layer.
+
+    A batch names few of the tokens: most rows of the embedding have a gradient of exactly zero in most steps.
+
+    Args:
+        batch_size: fresh bags a step.
+        steps: optimizer steps of the full budget.
+        name: what tables call it; another name is other data.
+        n_symbols: tokens there are (8 to 256).
+        length: tokens of a bag (1 to 16).
+        n_classes: classes (2 to 10).
+        zipf: exponent of the tokens' frequencies (0 = all alike, to 1.5).
+        label_noise: share of training labels replaced by a random class (0 to 0.5).
+        width: of the embeddings.
+
+    Source:
+        Joulin et al. 2017, Bag of Tricks for Efficient Text Classification, EACL.
+    """
+    knobs_within(
+        name, n_symbols=(n_symbols, 8, 256), length=(length, 1, 16), n_classes=(n_classes, 2, 10),
+        zipf=(zipf, 0, 1.5), label_noise=(label_noise, 0, 0.5),
+    )  # fmt: skip
+    fixed = generator_from(name, n_symbols, n_classes)
+    frequency = _zipf(n_symbols, zipf)[torch.randperm(n_symbols, generator=fixed)]
+    meaning = torch.randn(n_symbols, 3, generator=fixed)
+    classes = torch.randn(3, n_classes, generator=fixed)
+
+    def draw(generator: torch.Generator, n: int, noise: float = label_noise) -> Batch:
+        x = torch.multinomial(frequency, n * length, replacement=True, generator=generator)
+        x = F.one_hot(x.reshape(n, length), n_symbols).sum(1).float()
+        y = (x @ meaning @ classes).argmax(-1)
+        wrong = torch.rand(n, generator=generator) < noise
+        return x, torch.where(wrong, torch.randint(n_classes, (n,), generator=generator), y)
+
+    def init(generator: torch.Generator) -> Params:
+        params = {"embedding": torch.randn(n_symbols, width, generator=generator) * 0.5}
+        return params | linear_init(generator, "head", width, n_classes)
+
+    return endless(
+        name, init, lambda params, x: linear(params, "head", torch.tanh(x @ params["embedding"])), draw,
+        draw(fixed, 200, 0.0), batch_size=batch_size, steps=steps,
+        sources="generated; bags of tokens: Joulin et al. 2017, EACL",
+    )  # fmt: skip
+
+
 def label_sets(
     batch_size: int = 32,
     steps: int = 150,
