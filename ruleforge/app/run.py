@@ -167,7 +167,7 @@ def _go(
     tuned: list[Baselines], progress: Progress, began: float,
 ) -> dict[str, Any]:  # fmt: skip
     rungs = make_rungs(rung_protocols(config, workloads), tuned)
-    for name in sorted({w.name for w in workloads} - set(tuned[-1].usable())):
+    for name in sorted(set(tuned[-1].outcomes) - set(tuned[-1].usable())):
         progress.message(f"left out: {name}: {tuned[-1].why_left_out(name)}")
     if not tuned[-1].usable():
         raise RunError(

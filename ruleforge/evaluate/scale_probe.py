@@ -15,15 +15,15 @@ STEPS: Final = 8
 SCALES: Final = (1e-3, 1.0, 1e3)
 LAYOUT: Final = Layout(("matrix", "vector"), ((4, 3), (5,)))
 SAME: Final = 0.98
-"""Cosine from which on two answers point the same way: an eps that is not quite small may turn them a little."""
+"""Cosine from which on two answers point the same way: an eps may turn them a little."""
 
 
 def turning(rule: Rule) -> float:
     """The least cosine between a rule's updates and those on gradients a thousand times as large, or small.
 
-    1 for a rule whose update has a degree in the gradient, as those of SGD, Adam and Lion have: then the scale
-    of the loss is a factor of the learning rate, or nothing. Updates of all tensors and steps are one vector, so
-    tensors whose updates grow at different rates turn it too. 0 where an update is not finite or is zero.
+    1 for a rule whose update has a degree in the gradient, as those of SGD, Adam and Lion have: then the
+    scale of the loss is a factor of the learning rate, or nothing. Updates of all tensors and steps are one
+    vector, so tensors whose updates grow at different rates turn it too. 0 where one is not finite or zero.
     """
     rng = np.random.Generator(np.random.PCG64(1610))
     grads = rng.standard_normal((STEPS, 1, LAYOUT.n_weights))

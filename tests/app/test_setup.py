@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from itertools import combinations
 
+import pytest
+
 from ruleforge.app.compare import comparison_protocol
 from ruleforge.app.config import load_workloads, parse_config
 from ruleforge.app.setup import final_protocol, rung_protocols
+from ruleforge.errors import InputError
 from ruleforge.evaluate.funnel import Limits
 
 MOST_SEEDS = 1000
 
 
 def test_the_configs_limits_are_those_of_candidates() -> None:
-    text = "[limits]\nnodes = 9\nstates = 1\nflops_per_weight = 7.5\nbytes_per_weight = 24"
-    assert parse_config(text).limits.static == Limits(9, 1, 7.5, 24)
+    text = "[limits]\nnodes = 9\nstates = 1\nflops_per_weight = 7.5\nbytes_per_weight = 24\nscale_free = true"
+    assert parse_config(text).limits.static == Limits(9, 1, 7.5, 24, scale_free=True)
 
 
 def test_a_rung_trains_as_the_config_says() -> None:
@@ -25,6 +28,17 @@ def test_a_rung_trains_as_the_config_says() -> None:
     (_, low, _), (_, full, _) = rung_protocols(config, load_workloads(config))
     assert (low.schedules, low.n_steps, low.refine, len(low.score_seeds)) == (("warmup_cosine",), 9, True, 2)
     assert low.lrs == full.lrs and low.n_lanes == 4 + 2 + 2
+
+
+def test_without_a_full_rung_the_ladder_ends_with_the_last_that_is_written() -> None:
+    text = (
+        "[training]\nworkloads = ['digits_mlp']\nfull_rung = false\n[[training.rungs]]\nsteps = 9\nseeds = 1"
+    )
+    config = parse_config(text)
+    ((_, only, _),) = rung_protocols(config, load_workloads(config))
+    assert only.n_steps == 9
+    with pytest.raises(InputError, match="no rule is trained"):
+        parse_config("[training]\nworkloads = ['digits_mlp']\nfull_rung = false\nrungs = []")
 
 
 def test_no_seed_that_chose_a_setting_or_a_champion_scores_it() -> None:

@@ -304,9 +304,35 @@ def test_derived_ops_mean_their_formula(name: str) -> None:
     assert float(seen[built]) == float(DERIVED[name](*values))
 
 
+def test_graft_and_equalize_mean_their_formulas() -> None:
+    from ruleforge.backends.base import Layout
+    from ruleforge.backends.numpy_block import NumpyBlock
+    from ruleforge.core.program import compile_rule
+    from ruleforge.core.rule import Rule
+
+    rng = np.random.default_rng(0)
+    g, w = rng.normal(size=(2, 1, 12))
+    layout = Layout(("matrix",), ((4, 3),))
+
+    def update(text: str) -> np.ndarray:
+        block = NumpyBlock(
+            compile_rule(Rule.parse(f"update = {text}\n")), layout, np.zeros((0, 1)), np.array([0.1])
+        )
+        return block.step(w, g, t=1, lr=np.array([0.1]), progress=1.0).reshape(4, 3)
+
+    given = g.reshape(4, 3)
+    grafted = given * np.linalg.norm(w) / np.linalg.norm(given)
+    np.testing.assert_allclose(update("graft(g, w)"), grafted, rtol=1e-12)
+    assert (update("graft(0 * g, w)") == 0).all()
+    equal = update("equalize(g)")
+    assert np.isclose(np.linalg.norm(equal), np.linalg.norm(given))
+    values = np.linalg.svd(equal, compute_uv=False)  # five Newton-Schulz steps stop near 1, not at it
+    assert values.max() / values.min() < 2
+
+
 def test_every_derived_op_is_checked_here_or_expands_to_tensors() -> None:
     derived = {op.name for op in OPS.values() if op.kind == "derived"}
-    assert derived - set(DERIVED) == {"normalize", "clip_norm", "ema_hat"}
+    assert derived - set(DERIVED) == {"normalize", "clip_norm", "ema_hat", "graft", "equalize"}
 
 
 def test_the_table_lists_itself() -> None:

@@ -163,7 +163,8 @@ def random_rule(rng: random.Random, size: int) -> Rule:
     elementwise = [
         n
         for n, op in OPS.items()
-        if op.kind in ("elementwise", "derived") and n not in ("clip_norm", "normalize", "ema_hat")
+        if op.kind in ("elementwise", "derived")
+        and n not in ("clip_norm", "normalize", "ema_hat", "graft", "equalize")
     ]
     pool: list[Expr] = [ex.leaf("g"), ex.leaf("g"), ex.leaf("w"), ex.leaf("t")]
     own = builder.declare(ex.const(0.0)) if rng.random() < 0.4 else None

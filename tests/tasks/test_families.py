@@ -13,16 +13,16 @@ from torch import Tensor
 from ruleforge.errors import TaskError
 from ruleforge.tasks import Task, check_task
 from ruleforge.tasks.equations import boundary_value
-from ruleforge.tasks.functions import potential, surface
+from ruleforge.tasks.functions import bumps, potential, surface
 from ruleforge.tasks.nets import ACTIVATIONS, FORMS, NORMS, CausalConv, Dense, Recurrent, Transformer
 from ruleforge.tasks.pictures import strokes, textures
 from ruleforge.tasks.recurrent import adding, echo, series
-from ruleforge.tasks.symbols import label_sets, next_symbol, token_sets
+from ruleforge.tasks.symbols import bags, label_sets, next_symbol, token_sets
 from ruleforge.tasks.vectors import GEOMETRIES, classes, counts, linear_map, mapping
 
 FAMILIES: tuple[Callable[..., Task], ...] = (
     classes, mapping, linear_map, counts, token_sets, label_sets, next_symbol, textures, strokes, adding,
-    series, echo, boundary_value, surface, potential,
+    series, echo, boundary_value, surface, potential, bumps, bags,
 )  # fmt: skip
 
 
@@ -107,6 +107,28 @@ def test_most_rows_of_an_embedding_get_no_gradient() -> None:
     params = task.init(torch.Generator().manual_seed(0))
     grads = torch.func.grad(task.loss)(params, task.batch(torch.Generator().manual_seed(0)), 1)
     assert (grads["embedding"] == 0).all(1).sum() >= 42
+
+
+def test_most_rows_of_a_bags_embedding_get_no_gradient_in_a_step() -> None:
+    task = bags(batch_size=8, length=4, n_symbols=96)
+    params = task.init(torch.Generator().manual_seed(0))
+    grads = torch.func.grad(task.loss)(params, task.batch(torch.Generator().manual_seed(0)), 1)
+    assert (grads["embedding"] == 0).all(1).sum() >= 64
+
+
+def test_hills_can_be_met_exactly_by_as_many_radial_functions() -> None:
+    task = bumps(batch_size=64, hills=1, units=4, n_outputs=1)
+    x, y = rows(task, 8)
+    top = x[y[:, 0].abs().argmax()]
+    params = task.init(torch.Generator().manual_seed(0))
+    params["centres"], params["offset"] = top.repeat(4, 1), torch.zeros(1)
+    height = y[y[:, 0].abs().argmax(), 0] / 4
+    params["height"] = torch.full((4, 1), float(height))
+    losses = []
+    for width in torch.linspace(0.15, 0.7, 40):
+        params["log_width"] = torch.log(width).expand(4)
+        losses.append(float(task.loss(params, (x, y), 1)))
+    assert min(losses) < 0.01 * float(y.square().mean()) < max(losses)
 
 
 def test_attention_pooling_over_symbols_is_pooling_over_tokens() -> None:
