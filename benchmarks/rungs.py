@@ -57,18 +57,23 @@ def main() -> int:
 def protocols(lrs: Sequence[float], n_workloads: int) -> dict[str, tuple[int, Protocol]]:
     """Name → how many of the workloads, and the protocol."""
     found: dict[str, tuple[int, Protocol]] = {}
-    for n_steps in (24, 60):
-        for count in sorted({min(count, n_workloads) for count in (2, 8, 12)}):
-            for schedule in ("constant", "cosine"):
-                few = Protocol(coarse(lrs, 3 if n_steps == 24 else 4), (schedule,), n_steps)
-                fine = Protocol(tuple(lrs), (schedule,), n_steps, _seeds(OWN_SEED, 3), refine=True)
-                at = f"{n_steps} steps, {count} workloads, {schedule}"
-                found[f"{at}, best of {len(few.lrs)} lanes"] = (count, few)
-                found[f"{at}, refined, 3 seeds"] = (count, fine)
+    for n_steps, count in ((24, 8), (60, 8), (60, n_workloads), (100, 8), (100, n_workloads)):
+        few = Protocol(coarse(lrs, 3 if n_steps == 24 else 4), ("cosine",), n_steps)
+        fine = Protocol(tuple(lrs), ("cosine",), n_steps, refine=True)
+        at = f"{n_steps} steps, {min(count, n_workloads)} workloads"
+        found[f"{at}, best of {len(few.lrs)} lanes"] = (count, few)
+        for n_seeds in (1, 3):
+            found[f"{at}, refined, seeds: {n_seeds}"] = (
+                count,
+                replace(fine, score_seeds=_seeds(OWN_SEED, n_seeds)),
+            )
     full = Protocol(tuple(lrs), ("constant", "cosine"), refine=True)
-    for tuning, scoring in ((2, 2), (1, 3), (1, 6)):
-        seeds = {"tune_seeds": _seeds(50, tuning), "score_seeds": _seeds(OWN_SEED, scoring)}
-        found[f"full budget, tuned on {tuning}, scored on {scoring}"] = (n_workloads, replace(full, **seeds))
+    seeds = {"tune_seeds": _seeds(50, 1), "score_seeds": _seeds(OWN_SEED, 3)}
+    for words, schedules in (("constant or cosine", full.schedules), ("cosine", ("cosine",))):
+        found[f"full budget, {words}, refined, seeds: 3"] = (
+            n_workloads,
+            replace(full, schedules=schedules, **seeds),
+        )
     return found
 
 

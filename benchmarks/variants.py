@@ -1,8 +1,8 @@
-"""Sixty rules around the best known ones, written by hand: what a search meets where it lives.
+"""Seventy rules around the best known ones, written by hand: what a search meets where it lives.
 
 They vary the masks, the bends, the second moment and the memory of cautious Adam, NAdam and Grams one at a
-time. `benchmarks/rungs.py --rules variants` asks which cheap training tells them apart. No search is seeded
-with them.
+time, and what is made orthogonal of a matrix. `benchmarks/rungs.py --rules variants` asks which cheap
+training tells them apart. No search is seeded with them.
 """
 
 from __future__ import annotations
@@ -33,6 +33,13 @@ def _scaled(step: str) -> str:
     return _rule(f"s = s * exp({step})\nupdate = s * a", head="s: state = 1\n")
 
 
+def _matrix(matrix: str, of: str = "m", beta1: float = 0.9) -> str:
+    """`matrix` for matrices, where `n` is `of` made orthogonal, and cautious NAdam, `c`, for the rest."""
+    tail = f"mask = agree(a, g)\nc = a * mask / maximum(mean(mask), 1e-3)\no = orthogonalize({of})\n"
+    return _rule(f"{tail}n = 0.2 * o / (rms(o) + 1e-8)\nupdate = where(is_matrix, {matrix}, c)", beta1=beta1)
+
+
+MASKED: Final = "n * agree(n, g) / maximum(mean(agree(n, g)), 1e-3)"
 SIGNED_SQRT: Final = "sign(a) * sqrt(abs(a))"
 COSINE: Final = "dot(g, prev(a)) / (norm(g) * norm(prev(a)) + 1e-12)"
 AGREEMENT: Final = "(mean(agree(g, prev(a))) - 0.5)"
@@ -96,4 +103,15 @@ VARIANTS: Final[dict[str, str]] = {
     "tanh": _cautious("tanh(3 * a)"),
     **{f"aligned_{k}": _scaled(f"{k} * {COSINE}") for k in (0.02, 0.05)},
     **{f"agreeing_{k}": _scaled(f"{k} * {AGREEMENT}") for k in (0.02, 0.05)},
+    "muon": _matrix("n", beta1=0.95),
+    "muon_short": _matrix("n", beta1=0.8),
+    "muon_masked": _matrix(MASKED, beta1=0.9),
+    "muon_of_adam": _matrix("n", of="a"),
+    "muon_of_adam_masked": _matrix(MASKED, of="a"),
+    "muon_beside_adam": _matrix("n + 0.5 * c"),
+    "muon_of_adam_beside_it": _matrix("n + 0.5 * c", of="a"),
+    "a_little_muon": _matrix("c + 0.3 * n"),
+    "muon_over_its_size": _matrix("0.2 * n / (sqrt(ema_hat(n * n, 0.95)) + 1e-8)"),
+    "muon_of_adams_size": _matrix("5 * n * rms(a)"),
+    "muon_of_adams_size_masked": _matrix(f"5 * rms(a) * ({MASKED})"),
 }

@@ -26,7 +26,7 @@ from ruleforge.evaluate.lanes import Plan
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import Workload, load_suite
 
-CONFIGS = ("quickstart", "default", "matrix")
+CONFIGS = ("quickstart", "default", "elementwise")
 SUITES = ("search", "validation", "held_out")
 
 Tuning = tuple[dict[str, RuleText], tuple[Workload, ...], Protocol, Plan]
