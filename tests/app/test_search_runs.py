@@ -225,3 +225,19 @@ def test_a_search_ends_by_the_lane_steps_that_it_spent(tmp_path: Path) -> None:
     ended = config(generations=9, lane_steps=1, validate_every=0, confirm=0)
     report = run_search(ended, out=tmp_path / "run", workers=1, progress=QuietProgress())
     assert report["generations"] == 1 and report["funnel"]["lane_steps"] >= 1
+
+
+def test_a_search_without_the_full_rung_trains_in_full_at_its_end(tmp_path: Path) -> None:
+    """Its highest rung may leave workloads out, which second look and final do not."""
+    training = {**SMALL["training"], "workloads": ["teacher_student", "hills_radial"], "full_rung": False}
+    search = {**SMALL["search"], "rescore": 2, "rescore_seeds": 1}
+    text = {**SMALL, "training": training, "search": search, "limits": {"scale_free": True}}
+    report = run_search(parse_config(text), out=tmp_path / "run", workers=1, progress=QuietProgress())
+    assert list(report["funnel"])[:4] == ["proposed", "unique", "distinct", "rung_0"]
+    assert "full" not in report["funnel"]
+    assert {"teacher_student", "hills_radial"} < set(report["champion"]["workloads"])
+    with Store.open(tmp_path / "run") as store:
+        rows = store.evaluations(rung=0)
+        assert {(row.workload, row.steps) for row in rows} == {("teacher_student", 6)}
+        second = store.results()["second_look"]
+    assert {"teacher_student", "hills_radial"} < set(second[0]["workloads"])
