@@ -57,23 +57,15 @@ def main() -> int:
 def protocols(lrs: Sequence[float], n_workloads: int) -> dict[str, tuple[int, Protocol]]:
     """Name → how many of the workloads, and the protocol."""
     found: dict[str, tuple[int, Protocol]] = {}
-    for n_steps, count in ((24, 8), (60, 8), (60, n_workloads), (100, 8), (100, n_workloads)):
-        few = Protocol(coarse(lrs, 3 if n_steps == 24 else 4), ("cosine",), n_steps)
-        fine = Protocol(tuple(lrs), ("cosine",), n_steps, refine=True)
-        at = f"{n_steps} steps, {min(count, n_workloads)} workloads"
-        found[f"{at}, best of {len(few.lrs)} lanes"] = (count, few)
-        for n_seeds in (1, 3):
-            found[f"{at}, refined, seeds: {n_seeds}"] = (
-                count,
-                replace(fine, score_seeds=_seeds(OWN_SEED, n_seeds)),
-            )
-    full = Protocol(tuple(lrs), ("constant", "cosine"), refine=True)
-    seeds = {"tune_seeds": _seeds(50, 1), "score_seeds": _seeds(OWN_SEED, 3)}
-    for words, schedules in (("constant or cosine", full.schedules), ("cosine", ("cosine",))):
-        found[f"full budget, {words}, refined, seeds: 3"] = (
-            n_workloads,
-            replace(full, schedules=schedules, **seeds),
-        )
+    for n_steps, points in ((24, 3), (40, 4)):
+        words = f"{n_steps} steps, 8 workloads, best of {points} lanes"
+        found[words] = 8, Protocol(coarse(lrs, points), ("cosine",), n_steps)
+    for n_steps in (60, 100, 0):  # 0 is each workload's own budget
+        for count in (8, 22, n_workloads):
+            words = f"{n_steps or 'all'} steps, {min(count, n_workloads)} workloads, refined, seeds: 3"
+            found[words] = count, Protocol(tuple(lrs), ("cosine",), n_steps, _seeds(OWN_SEED, 3), refine=True)
+    tuned = replace(found[words][1], schedules=("constant", "cosine"))
+    found[f"{words}, constant or cosine"] = n_workloads, tuned
     return found
 
 
