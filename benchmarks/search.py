@@ -80,7 +80,7 @@ def searched(config: Config, workers: int) -> dict[str, Any]:
             "trained": run.n_trained(),
             "wall_s": wall_s,
             "shares": {name: value / wall_s for name, value in phases.items()},
-            "funnel": funnel_counts(counts, len(run.funnel.rungs)),
+            "funnel": funnel_counts(counts, config.training),
             "lane_steps": counts["lane_steps"],
             "lane_steps_saved": counts["lane_steps_saved"],
         }

@@ -52,7 +52,7 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "aging": ("aging evolution", ('search.strategy="aging"',)),
     "nsga2_no_dedupe": ("rules that act alike are all trained", ("search.dedupe=false",)),
     "nsga2_no_seeds": ("a cold start", ("search.seed_rules=[]",)),
-    "nsga2_no_funnel": ("every rule at full budget", ("training.rungs=[]",)),
+    "nsga2_no_funnel": ("every rule at full budget", ("training.rungs=[]", "training.full_rung=true")),
     "islands": ("four populations on a ring", ('search.strategy="islands"',)),
     "tournament": (
         "parents by tournaments on front and crowding",

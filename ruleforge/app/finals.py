@@ -163,10 +163,7 @@ def run_final(
             Finalist(
                 number, parse(candidates[number]), known_as, outcomes,
                 _standing(tuned, outcomes, suites.search), _standing(tuned, outcomes, suites.validation),
-                *(
-                    {w: s.value for w, s in tuned.speedups(outcomes, reference).items()}
-                    for reference in ("oracle", "best_single")
-                ),
+                _values(tuned, outcomes, "oracle"), _values(tuned, outcomes, "best_single"),
                 (second_looks or {}).get(number),
             )
         )  # fmt: skip
@@ -194,6 +191,10 @@ def scored_beside_baselines(
         list(candidates.values()), suites.all, protocol, plan, workers, lambda k, n: phase(doing, k, n)
     )
     return {n: {o.workload: o for o in row} for n, row in zip(candidates, rows, strict=True)}, tuned
+
+
+def _values(tuned: Baselines, outcomes: Mapping[str, Outcome], reference: str) -> dict[str, float | None]:
+    return {w: each.value for w, each in tuned.speedups(outcomes, reference).items()}
 
 
 def _standing(

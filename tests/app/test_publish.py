@@ -17,7 +17,7 @@ STANDING = {name: NOTHING for name in ("vs_best_single", "vs_oracle", "vs_adam")
 def finalist(text: str, lrs: dict[str, float]) -> Finalist:
     rule = parse(text)
     outcomes = {w: Outcome(w, 10, LaneSpec(lr, "constant"), lr, ()) for w, lr in lrs.items()}
-    return Finalist(7, rule, identify(rule.rule), outcomes, STANDING, STANDING, {})
+    return Finalist(7, rule, identify(rule.rule), outcomes, STANDING, STANDING, {}, {})
 
 
 def test_a_rule_of_another_form_that_is_a_known_one_is_not_called_new() -> None:
