@@ -227,7 +227,7 @@ def fresh_standings(texts: dict[int, str], config: Config, workers: int) -> dict
                 outcomes = {outcome.workload: outcome for outcome in row}
                 standing = tuned.standing(outcomes)
                 found[number][suite] = {name: each.as_json() for name, each in standing.items()} | {
-                    "workloads": {w: s.value for w, s in tuned.speedups(outcomes, "oracle").items()}
+                    "workloads": tuned.values(outcomes, "oracle")
                 }
     return found
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ruleforge.app.config import load_config, load_validation_workloads, load_workloads
-from ruleforge.app.finals import Suites
+from ruleforge.app.finals import Suites, merit
 from ruleforge.app.ranking import SPEEDUP
 from ruleforge.app.setup import baseline_rules, confirm_protocol
 from ruleforge.backends import fastest_plane, prepare_plane
@@ -58,7 +58,8 @@ def judge(run: Path, seeds: int, workers: int) -> dict[str, Any]:
     """What each way of choosing chose, and how it stands on the judging seeds."""
     config = load_config(run / CONFIG)
     with Store.open(run, readonly=True) as store:
-        second = {each["id"]: each["merit"] for each in store.results()["second_look"]}
+        looked = {each["id"]: each for each in store.results()["second_look"]}
+        second = {n: each["merit"] for n, each in looked.items()}
         texts = {n: store.candidate(n).text for n in second}
         niches = Niches()
         for candidate in store.candidates("trained"):
@@ -70,7 +71,9 @@ def judge(run: Path, seeds: int, workers: int) -> dict[str, Any]:
     protocol = confirm_protocol(config)
     plan = Plan(update_plane=fastest_plane())
     prepare_plane(plan.update_plane)
-    logs: dict[str, dict[int, dict[str, float]]] = {}
+    share = config.search.confirm_seeds / config.training.score_seeds
+    logs: dict[int, dict[str, float]] = {}
+    final: dict[int, Mapping[str, float | None]] = {}
     with Workers(workers) as pool:
         for name, first, count in (
             ("final", FINAL_SEED, config.training.score_seeds),
@@ -79,37 +82,35 @@ def judge(run: Path, seeds: int, workers: int) -> dict[str, Any]:
             own_seeds = replace(protocol, score_seeds=tuple(first + k for k in range(count)))
             tuned = tune_baselines(baseline_rules(config), suites.all, own_seeds, plan, pool)
             found = evaluate(list(texts.values()), suites.all, own_seeds, plan, pool)
-            logs[name] = {
-                n: {
-                    w: math.log(s.value)
-                    for w, s in tuned.speedups(_by_name(row), "oracle").items()
-                    if s.value
-                }
-                for n, row in zip(texts, found, strict=True)
-            }
-    final = {n: math.exp(_mean(each.values())) for n, each in logs["final"].items()}
-    both = {n: math.sqrt(second[n] * final[n]) for n in texts}
+            for n, row in zip(texts, found, strict=True):
+                if name == "final":
+                    final[n] = tuned.values(_by_name(row), "best_single")
+                else:
+                    values = tuned.values(_by_name(row), "oracle")
+                    logs[n] = {w: math.log(value) for w, value in values.items() if value}
+    alone = {n: merit(final[n], None) for n in texts}
+    both = {n: merit(final[n], (looked[n]["workloads"], share)) for n in texts}
     count = config.search.finalists
     chosen = {
         "own fitness": _best(own, texts),
-        "final alone": _best(final, _of_niches(niches, own, texts, count)),
+        "final alone": _best(alone, _of_niches(niches, own, texts, count)),
         "second look": _best(both, _of_niches(niches, second, texts, count)),
     }
-    judged = {n: _mean(each.values()) for n, each in logs["judge"].items()}
+    judged = {n: _mean(each.values()) for n, each in logs.items()}
     names = {"search": [w.name for w in suites.search], "validation": [w.name for w in suites.validation]}
     return {
         "run": str(run),
         "contenders": len(texts),
         "correlation": {
             name: _spearman([scores[n] for n in texts], [judged[n] for n in texts])
-            for name, scores in (("own fitness", own), ("final", final), ("second look", second))
+            for name, scores in (("own fitness", own), ("final", alone), ("second look", second))
         },
         "chosen": {
             way: {
                 "id": n,
                 "all": math.exp(judged[n]),
                 **{
-                    suite: math.exp(_mean([logs["judge"][n][w] for w in places if w in logs["judge"][n]]))
+                    suite: math.exp(_mean([logs[n][w] for w in places if w in logs[n]]))
                     for suite, places in names.items()
                 },
             }

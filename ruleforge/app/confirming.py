@@ -66,8 +66,5 @@ def confirm(
         contenders, baseline_rules(config), suites, confirm_protocol(config), plan, workers,
         phase, say, "scoring contenders again",
     )  # fmt: skip
-    found = [
-        Confirmed(number, {w: s.value for w, s in tuned.speedups(mine, "best_single").items()})
-        for number, mine in outcomes.items()
-    ]
+    found = [Confirmed(number, tuned.values(mine, "best_single")) for number, mine in outcomes.items()]
     return sorted(found, key=lambda each: -each.merit)

@@ -41,6 +41,13 @@ class Suites:
         return (*self.search, *(w for w in self.validation if w.name not in names))
 
 
+def merit(vs_best_single: Mapping[str, float | None], second_look: SecondLook | None) -> float:
+    """`sure_mean` of a speed-up over the best single baseline, every workload of both suites alike; final and
+    second look each count by their seeds."""
+    before, share = second_look or ({}, 0.0)
+    return sure_mean([_weighted(now, before.get(w), share) for w, now in vs_best_single.items()])
+
+
 @dataclass(frozen=True)
 class Finalist:
     """A candidate in the final.
@@ -74,12 +81,8 @@ class Finalist:
 
     @property
     def merit(self) -> float:
-        """What the champion is chosen by: `sure_mean` of its speed-up over the best single baseline, final
-        and second look each counting by its seeds, every workload of both suites alike."""
-        if self.second_look is None:
-            return sure_mean(list(self.vs_best_single.values()))
-        before, share = self.second_look
-        return sure_mean([_weighted(now, before.get(w), share) for w, now in self.vs_best_single.items()])
+        """What the champion is chosen by."""
+        return merit(self.vs_best_single, self.second_look)
 
     def carries_over(self) -> str:
         """Whether the win on the search suite carries over to validation, in words."""
@@ -163,7 +166,7 @@ def run_final(
             Finalist(
                 number, parse(candidates[number]), known_as, outcomes,
                 _standing(tuned, outcomes, suites.search), _standing(tuned, outcomes, suites.validation),
-                _values(tuned, outcomes, "oracle"), _values(tuned, outcomes, "best_single"),
+                tuned.values(outcomes, "oracle"), tuned.values(outcomes, "best_single"),
                 (second_looks or {}).get(number),
             )
         )  # fmt: skip
@@ -191,10 +194,6 @@ def scored_beside_baselines(
         list(candidates.values()), suites.all, protocol, plan, workers, lambda k, n: phase(doing, k, n)
     )
     return {n: {o.workload: o for o in row} for n, row in zip(candidates, rows, strict=True)}, tuned
-
-
-def _values(tuned: Baselines, outcomes: Mapping[str, Outcome], reference: str) -> dict[str, float | None]:
-    return {w: each.value for w, each in tuned.speedups(outcomes, reference).items()}
 
 
 def _standing(

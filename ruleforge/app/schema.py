@@ -6,6 +6,7 @@ nothing. The docstring under each field is what `docs/search_config.schema.json`
 
 from __future__ import annotations
 
+from dataclasses import fields
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
@@ -189,7 +190,7 @@ class Rung(Table):
     """A level of the budget ladder below the full budget."""
 
     steps: int = Field(ge=1)
-    """Optimizer steps of each lane; at most the workload's own budget is used."""
+    """Optimizer steps of each lane; at most the shortest budget of the rung's workloads is used."""
     lrs: int = Field(default=3, ge=1, le=100)
     """Points of the learning-rate grid, spread over its whole width."""
     refine: bool = False
@@ -408,14 +409,7 @@ class Limits(_TrainedLimits):
     @property
     def static(self) -> StaticLimits:
         """Those that need no training."""
-        return StaticLimits(
-            self.nodes,
-            self.states,
-            self.flops_per_weight,
-            self.bytes_per_weight,
-            self.energy_per_weight,
-            self.scale_free,
-        )
+        return StaticLimits(**{each.name: getattr(self, each.name) for each in fields(StaticLimits)})
 
     @property
     def trained(self) -> dict[str, float]:

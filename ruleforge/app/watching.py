@@ -178,7 +178,7 @@ class Watch:
 
     def speedups(self, outcomes: Mapping[str, Outcome]) -> dict[str, float | None]:
         """Speed-up over the oracle by workload."""
-        return {w: s.value for w, s in self.baselines.speedups(outcomes, "oracle").items()}
+        return self.baselines.values(outcomes, "oracle")
 
     def remember(self, number: int, speedups: Mapping[str, float | None]) -> None:
         """Know what a candidate did, now or before the run was interrupted."""

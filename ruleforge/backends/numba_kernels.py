@@ -16,11 +16,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import logging
 from functools import cache
 from typing import Any
-
-from numba import njit
 
 from ruleforge.backends import numba_loops, numba_math
 from ruleforge.backends.numba_loops import (
@@ -31,6 +28,7 @@ from ruleforge.backends.numba_loops import (
     finish,
     host_value,
     keep_largest,
+    kept,
     merged,
     pointer_to,
     prefetch,
@@ -38,7 +36,6 @@ from ruleforge.backends.numba_loops import (
 )
 from ruleforge.core import ops
 
-_log = logging.getLogger(__name__)
 TILE_MAX = 1024
 CACHE_LINE = 64
 TILE_STRIDE = TILE_MAX + 16  # elements between tiles: at 4,096 bytes stores would look like later loads
@@ -212,11 +209,7 @@ def _make_kernel(sources: int) -> Any:
                     _run_phase(w, program, plan, code, address, acc, size, plan[TENSOR_HI] - unasked, ahead)
         return sources
 
-    try:
-        return njit(step_lanes, error_model="numpy", cache=True)
-    except RuntimeError as error:  # numba found no folder that it may write to
-        _log.warning("the update plane will be compiled in every process (set NUMBA_CACHE_DIR): %s", error)
-        return njit(step_lanes, error_model="numpy")
+    return kept(step_lanes, "the update plane")
 
 
 @cache

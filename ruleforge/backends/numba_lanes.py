@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,6 @@ class NumbaLanes:
         self._dtype = dtype
         self._layout = layout
         self._offsets = np.array(layout.offsets, np.int64)
-        self._matrices = Matrices(layout.shapes, self._offsets, self._real)
         self._kernel = nk.kernel()
         self._no_updates = np.zeros((0, layout.n_weights), self._real)
         self._no_decay = np.zeros(0)
@@ -312,6 +312,10 @@ class NumbaLanes:
         else:
             source = full if space == "full" else self._states_of(group)
         _MATRIX_OPS[call.op](source, index, full, call.out, self._matrices)
+
+    @cached_property
+    def _matrices(self) -> Matrices:
+        return Matrices(self._layout.shapes, self._offsets, self._real)
 
     # states
 

@@ -8,6 +8,7 @@ whose meaning is a numpy ufunc needs nothing here. The module knows opcodes, and
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -21,6 +22,7 @@ from numba.extending import intrinsic
 from ruleforge.backends import numba_math
 from ruleforge.core.ops import OPS
 
+_log = logging.getLogger(__name__)
 ACC = 64
 """Partial results of a reduction: element i of a tile goes into number i mod 64, in float64."""
 _KINDS = {1: ("t",), 2: ("tt", "ts", "st"), 3: ("ttt", "tts", "tst", "tss", "stt", "sts", "sst")}
@@ -163,6 +165,21 @@ def _copy_form(x: Any) -> Any:
 
 def compiled(function: Any) -> Any:
     return njit(function, error_model="numpy")
+
+
+def kept(function: Any, what: str, **options: Any) -> Any:
+    """Compiled to be called from Python, and kept on disk where numba finds a folder that it may write to.
+
+    Args:
+        function: to compile; numba's cache looks at its own file and at its closure.
+        what: it is, for the warning.
+        options: of `njit`.
+    """
+    try:
+        return njit(function, cache=True, error_model="numpy", **options)
+    except RuntimeError as error:
+        _log.warning("%s will be compiled in every process (set NUMBA_CACHE_DIR): %s", what, error)
+        return njit(function, error_model="numpy", **options)
 
 
 def merged(function: Any) -> Any:

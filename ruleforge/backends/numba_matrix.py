@@ -7,7 +7,6 @@ contiguous rows, which LLVM vectorizes; a · b + c is contracted, as in any BLAS
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -16,10 +15,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from ruleforge.backends.numba_loops import kept
 from ruleforge.core import ops
 
-_log = logging.getLogger(__name__)
-_product = njit(fastmath={"contract"}, error_model="numpy")
+CONTRACT = {"contract"}
+_product = njit(fastmath=CONTRACT, error_model="numpy")
 
 
 @_product
@@ -121,12 +121,7 @@ def _orthogonalize_lanes(
 
 @cache
 def _kernel() -> Any:
-    flags = {"fastmath": {"contract"}, "error_model": "numpy"}
-    try:
-        return njit(_orthogonalize_lanes, cache=True, **flags)
-    except RuntimeError as error:  # numba found no folder that it may write to
-        _log.warning("matrix ops will be compiled in every process (set NUMBA_CACHE_DIR): %s", error)
-        return njit(_orthogonalize_lanes, **flags)
+    return kept(_orthogonalize_lanes, "matrix ops", fastmath=CONTRACT)
 
 
 class Matrices:

@@ -119,6 +119,10 @@ class Baselines:
             for w in places
         }
 
+    def values(self, outcomes: Mapping[str, Outcome], reference: str) -> dict[str, float | None]:
+        """`speedups` as numbers; None where nothing could be compared."""
+        return {w: each.value for w, each in self.speedups(outcomes, reference).items()}
+
     def standing(self, outcomes: Mapping[str, Outcome]) -> dict[str, Summary]:
         """A rule against the three references: best_single, oracle, adam (if it is among them)."""
         references = ["best_single", "oracle"]

@@ -251,7 +251,7 @@ def at_most(alike: int, ordered: Sequence[int], niche_of: Callable[[int], str]) 
 
 def _result(level: int, rung: Rung, row: Sequence[Outcome]) -> RungResult:
     outcomes = {outcome.workload: outcome for outcome in row}
-    values = {w: s.value for w, s in rung.baselines.speedups(outcomes, "oracle").items()}
+    values = rung.baselines.values(outcomes, "oracle")
     known = [value for value in values.values() if value is not None]
     return RungResult(level, outcomes, values, geometric_mean(known) or 0.0)
 

@@ -6,14 +6,11 @@ from typing import Final
 
 import numpy as np
 
-from ruleforge.backends.base import Layout
-from ruleforge.backends.numpy_block import NumpyBlock
-from ruleforge.core.program import compile_rule
 from ruleforge.core.rule import Rule
+from ruleforge.evaluate.answers import LAYOUT, answers
 
 STEPS: Final = 8
-SCALES: Final = (1e-3, 1.0, 1e3)
-LAYOUT: Final = Layout(("matrix", "vector"), ((4, 3), (5,)))
+SCALES: Final = (1.0, 1e-3, 1e3)
 SAME: Final = 0.98
 """Cosine from which on two answers point the same way: an eps may turn them a little."""
 
@@ -26,20 +23,11 @@ def turning(rule: Rule) -> float:
     vector, so tensors whose updates grow at different rates turn it too. 0 where one is not finite or zero.
     """
     rng = np.random.Generator(np.random.PCG64(1610))
-    grads = rng.standard_normal((STEPS, 1, LAYOUT.n_weights))
-    weights = rng.standard_normal((STEPS, 1, LAYOUT.n_weights))
-    program, hypers = compile_rule(rule), np.array([rule.canonical.defaults]).T
-    answers = []
+    grads = rng.standard_normal((STEPS, 1, LAYOUT.n_weights)) * np.array(SCALES)[:, None]
+    weights = rng.standard_normal((STEPS, 1, LAYOUT.n_weights)).repeat(len(SCALES), 1)
+    given = answers(rule, grads, weights, [(t + 1) / STEPS for t in range(STEPS)])
     with np.errstate(all="ignore"):
-        for scale in SCALES:
-            block = NumpyBlock(program, LAYOUT, hypers, np.array([1e-3]))
-            steps = [
-                block.step(
-                    weights[t], scale * grads[t], t=t + 1, lr=np.array([1e-3]), progress=(t + 1) / STEPS
-                )
-                for t in range(STEPS)
-            ]
-            answer = np.concatenate(steps).reshape(-1)
-            answers.append(answer / np.linalg.norm(answer))
-        found = min(float(answers[1] @ answers[0]), float(answers[1] @ answers[2]))
+        each = given.swapaxes(0, 1).reshape(len(SCALES), -1)
+        plain, *others = each / np.linalg.norm(each, axis=1, keepdims=True)
+        found = min(float(plain @ other) for other in others)
     return found if np.isfinite(found) else 0.0

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ruleforge.backends.base import Layout
-from ruleforge.backends.numpy_block import NumpyBlock
-from ruleforge.core.program import compile_rule
 from ruleforge.core.rule import Rule
+from ruleforge.evaluate.answers import LAYOUT, answers
 
 STEPS = 100
-LAYOUT = Layout(("matrix", "vector"), ((4, 3), (5,)))
 
 
 def largest_step(rule: Rule) -> float:
@@ -36,12 +33,7 @@ def _sizes(rule: Rule, *, moves: bool) -> np.ndarray:
     rng = np.random.Generator(np.random.PCG64(1609))
     grads = rng.standard_normal((STEPS, 1, LAYOUT.n_weights))
     weights = rng.standard_normal((1, LAYOUT.n_weights))
-    hypers = np.array([rule.canonical.defaults]).T
-    block = NumpyBlock(compile_rule(rule), LAYOUT, hypers, np.array([1e-3]))
-    sizes = np.empty(STEPS)
+    progress = [(t + 1 if moves else 1) / STEPS for t in range(STEPS)]
+    updates = answers(rule, grads, np.broadcast_to(weights, grads.shape), progress)
     with np.errstate(all="ignore"):
-        for t in range(STEPS):
-            progress = (t + 1 if moves else 1) / STEPS
-            update = block.step(weights.copy(), grads[t], t=t + 1, lr=np.array([1e-3]), progress=progress)
-            sizes[t] = np.sqrt(np.mean(np.square(update)))
-    return sizes
+        return np.asarray(np.sqrt(np.mean(np.square(updates), axis=(1, 2))))

@@ -349,9 +349,8 @@ def test_known_rules(name: str) -> None:
         for i in range(2):
             ctx = StepContext(t, 0.1, 0.1, t / 3, tuple(hypers[:, i]))
             expected, starts[i] = reference_step(program, LAYOUT, starts[i], g[i], w[i], ctx)
-            floor = (
-                0.1 if "orthogonalize" in str(rule) else 1e-3
-            )  # every element of a product is rounded alike
+            # All elements of a product are rounded alike, and its terms are added in another order.
+            floor = 0.1 if "orthogonalize" in str(rule) else 1e-3
             scale_of = np.maximum(np.abs(expected), floor * np.abs(expected).max(initial=0))
             assert (np.abs(made[i] - expected) <= 2e-5 * scale_of).all(), (name, t)
             np.testing.assert_allclose(flat(ends[i]), flat(starts[i]), rtol=2e-5, atol=1e-7)
@@ -600,7 +599,7 @@ def test_without_a_folder_to_cache_in_it_is_said(
             raise RuntimeError("cannot cache function: no locator available")
         return args[0]
 
-    monkeypatch.setattr(numba_kernels, "njit", no_locator)
+    monkeypatch.setattr(numba_loops, "njit", no_locator)
     assert callable(numba_kernels._make_kernel(1))
     assert "NUMBA_CACHE_DIR" in caplog.text
 

@@ -119,11 +119,10 @@ def test_most_rows_of_a_bags_embedding_get_no_gradient_in_a_step() -> None:
 def test_hills_can_be_met_exactly_by_as_many_radial_functions() -> None:
     task = bumps(batch_size=64, hills=1, units=4, n_outputs=1)
     x, y = rows(task, 8)
-    top = x[y[:, 0].abs().argmax()]
+    highest = y[:, 0].abs().argmax()
     params = task.init(torch.Generator().manual_seed(0))
-    params["centres"], params["offset"] = top.repeat(4, 1), torch.zeros(1)
-    height = y[y[:, 0].abs().argmax(), 0] / 4
-    params["height"] = torch.full((4, 1), float(height))
+    params["centres"], params["offset"] = x[highest].repeat(4, 1), torch.zeros(1)
+    params["height"] = torch.full((4, 1), float(y[highest, 0]) / 4)
     losses = []
     for width in torch.linspace(0.15, 0.7, 40):
         params["log_width"] = torch.log(width).expand(4)
