@@ -7,11 +7,12 @@ content alone (`order`). Nothing here changes a bit of any result.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ruleforge.core import expr as ex
 from ruleforge.core.build import debias, recurrence, steadily_debiased
+from ruleforge.core.derived import Term, expanded, recognised
 from ruleforge.core.expr import Expr
 from ruleforge.core.laws import ONE, ZERO, is_const, lawful
 from ruleforge.core.order import digests, numbered
@@ -108,11 +109,15 @@ class Folded:
         rule: the rule that was folded.
         terms: op and arguments of each state that became sugar, as they are in the rule.
         swap: what the old and the new value of each of them became.
+        exact: terms expand to the very same nodes, not only to an equal rule.
+        derived: whether derived ops are folded as well.
     """
 
     rule: Rule
-    terms: Mapping[int, tuple[str, tuple[Expr, ...]]]
+    terms: Mapping[int, Term]
     swap: Mapping[Expr, Expr]
+    exact: bool = False
+    derived: bool = False
 
     @property
     def hidden(self) -> frozenset[int]:
@@ -121,8 +126,13 @@ class Folded:
 
     def see(self, *roots: Expr) -> tuple[Expr, ...]:
         """The folded form of expressions over the rule's states."""
-        mapping = _swapped(roots, self.swap)
+        mapping = _swapped(roots, self.swap, self.derived_term)
         return tuple(mapping[root] for root in roots)
+
+    def derived_term(self, item: Expr) -> Term | None:
+        """The derived op that a term of the rule is shown as, and its arguments."""
+        found = recognised(item, self.rule.kinds) if self.derived else None
+        return None if found is None or (self.exact and expanded(*found) is not item) else found
 
     @property
     def update(self) -> Expr:
@@ -135,8 +145,10 @@ class Folded:
         return dict(zip(stay, self.see(*(self.rule.states[i].next for i in stay)), strict=True))
 
 
-def fold(rule: Rule, explicit: frozenset[int] = frozenset(), *, exact: bool = False) -> Folded:
-    """Recognise slots that are sugar.
+def fold(
+    rule: Rule, explicit: frozenset[int] = frozenset(), *, exact: bool = False, derived: bool = False
+) -> Folded:
+    """Recognise slots that are sugar, and terms that are derived ops.
 
     A slot that starts at 0 folds when its recurrence is that of a sugar op whose argument does
     not depend, through folded slots, on the slot itself.
@@ -145,8 +157,9 @@ def fold(rule: Rule, explicit: frozenset[int] = frozenset(), *, exact: bool = Fa
         rule: any rule.
         explicit: states that stay as they are.
         exact: prefer the term that expands to the very same nodes, not only to an equal rule.
+        derived: fold derived ops too, for showing and counting.
     """
-    terms: dict[int, tuple[str, tuple[Expr, ...]]] = {}
+    terms: dict[int, Term] = {}
     needs: dict[int, set[int]] = {}
     for i, slot in enumerate(rule.states):
         if i in explicit or slot.init is not ZERO:
@@ -166,14 +179,15 @@ def fold(rule: Rule, explicit: frozenset[int] = frozenset(), *, exact: bool = Fa
         if found is not None and found[0] in owned:  # `prev` of it would need no slot
             del terms[i], needs[i]
     swap: dict[Expr, Expr] = {}
+    folded = Folded(rule, terms, swap, exact, derived)
     for i in _in_order(needs):
         op, args = terms[i]
-        mapping = _swapped(args, swap)
+        mapping = _swapped(args, swap, folded.derived_term)
         value = ex.sugar(op, *(mapping[arg] for arg in args))
         swap[ex.state(i)] = value if op == "prev" else ex.sugar("prev", value)
         if op != "prev":
             swap[rule.states[i].next] = value
-    return Folded(rule, terms, swap)
+    return folded
 
 
 def _reach(start: set[int], needs: Mapping[int, set[int]]) -> set[int]:
@@ -196,13 +210,19 @@ def _in_order(needs: Mapping[int, set[int]]) -> list[int]:
     return done
 
 
-def _swapped(roots: tuple[Expr, ...], swap: Mapping[Expr, Expr]) -> dict[Expr, Expr]:
-    def replace(item: Expr, args: tuple[Expr, ...]) -> Expr:
+def _swapped(
+    roots: tuple[Expr, ...], swap: Mapping[Expr, Expr], derived: Callable[[Expr], Term | None]
+) -> dict[Expr, Expr]:
+    mapped: dict[Expr, Expr] = {}
+    for item in ex.walk(roots):
         if item in swap:
-            return swap[item]
-        return _hat(ex.with_args(item, args))
-
-    return ex.rebuild(roots, replace)
+            mapped[item] = swap[item]
+        elif (term := derived(item)) is not None:
+            op, args = term
+            mapped[item] = ex.sugar(op, *(mapped[arg] for arg in args))
+        else:
+            mapped[item] = _hat(ex.with_args(item, tuple([mapped[arg] for arg in item.args])))
+    return mapped
 
 
 def _sugar_forms(value: Expr, s: Expr, rule: Rule) -> Iterator[tuple[str, tuple[Expr, ...]]]:
@@ -268,8 +288,8 @@ def _hat(item: Expr) -> Expr:
 
 
 def count_nodes(rule: Rule) -> int:
-    """Distinct nodes of the canonical graph with sugar folded; an init of 0 is free."""
+    """Distinct nodes of the canonical graph with sugar and derived ops folded; an init of 0 is free."""
     canonical = rule.canonical
-    folded = fold(canonical)
+    folded = fold(canonical, derived=True)
     inits = [s.init for i, s in enumerate(canonical.states) if i not in folded.hidden and s.init is not ZERO]
     return len(ex.walk([folded.update, *folded.states.values(), *inits]))

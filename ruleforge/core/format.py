@@ -30,7 +30,7 @@ def format_rule(text: RuleText) -> str:
     Raises:
         RuleError: an expression is too long or too deep when written out.
     """
-    return _written(text, fold(text.rule, frozenset(range(len(text.states))), exact=True))
+    return _written(text, fold(text.rule, frozenset(range(len(text.states))), exact=True, derived=True))
 
 
 def _written(text: RuleText, folded: Folded) -> str:
@@ -101,7 +101,7 @@ def _named(rule: Rule, doc: str, hypers: Sequence[str], max_inline: int) -> tupl
     explicit = [i for i in range(len(rule.states)) if i not in folded.hidden]
     order = [*explicit, *sorted(folded.hidden)]
     rule = _with_states_first(rule, order)
-    folded = fold(rule, frozenset(range(len(explicit))))
+    folded = fold(rule, frozenset(range(len(explicit))), derived=True)
     taken = set(RESERVED)
     hyper_names = tuple(hypers) or _hyper_names(rule, folded, taken)
     taken |= set(hyper_names)

@@ -46,6 +46,7 @@ class Op:
         expansion: for derived ops, rule text over the parameter names.
         recurrence: for sugar, the next value of a slot `s` that starts at 0.
         yields: for sugar, whether the term reads the slot's "new" or "old" value.
+        folds: for derived ops, whether what it expands to is shown and counted as the op itself.
         doc: one line for people.
     """
 
@@ -66,6 +67,7 @@ class Op:
     expansion: str = ""
     recurrence: str = ""
     yields: Literal["new", "old"] = "new"
+    folds: bool = False
     doc: str = ""
 
     @property
@@ -189,8 +191,8 @@ def _reduce(
     return Op(name, "reduce", params, meaning, flops, **facts)
 
 
-def _derived(name: str, params: tuple[str, ...], expansion: str, doc: str) -> Op:
-    return Op(name, "derived", params, expansion=expansion, doc=doc)
+def _derived(name: str, params: tuple[str, ...], expansion: str, doc: str, folds: bool = False) -> Op:
+    return Op(name, "derived", params, expansion=expansion, doc=doc, folds=folds)
 
 
 def _sugar(
@@ -264,18 +266,18 @@ _ROWS: tuple[Op, ...] = (
     _derived("ratio", ("a", "b", "eps"), "a / (b + eps)", "a over b, kept finite by eps"),
     _derived("agree", _AB, "a * b > 0", "1 where a and b have the same sign, else 0"),
     _derived("cautious", ("x!", "y!"), "x * agree(x, y) / maximum(mean(agree(x, y)), 0.001)",
-             "x where y has its sign, scaled up for the share left out"),
+             "x where y has its sign, scaled up for the share left out", folds=True),
     _derived("graft", ("x!", "y!"), "x * (norm(y) / maximum(norm(x), 1e-30))",
-             "x brought to y's norm; Agarwal et al. 2020, arXiv:2002.11803"),
+             "x brought to y's norm; Agarwal et al. 2020, arXiv:2002.11803", folds=True),
     _derived("equalize", ("x!",), "graft(orthogonalize(x), x)",
-             "x with all its singular values alike, at its own norm; x itself where it is no matrix"),
-    _derived("sigmoid", _X, "1 / (1 + exp(-x))", "logistic function"),
-    _derived("softsign", _X, "x / (1 + abs(x))", "smooth sign with algebraic tails"),
-    _derived("signed_sqrt", _X, "sign(x) * sqrt(abs(x))", "sign-preserving root"),
+             "x with all its singular values alike, at its own norm; x itself where it is no matrix", folds=True),
+    _derived("sigmoid", _X, "1 / (1 + exp(-x))", "logistic function", folds=True),
+    _derived("softsign", _X, "x / (1 + abs(x))", "smooth sign with algebraic tails", folds=True),
+    _derived("signed_sqrt", _X, "sign(x) * sqrt(abs(x))", "sign-preserving root", folds=True),
     _derived("softplus", _X, "log1p(exp(x))", "smooth maximum(x, 0)"),
-    _derived("log_scale", _X, "sign(x) * log1p(abs(x))", "sign-preserving logarithm"),
+    _derived("log_scale", _X, "sign(x) * log1p(abs(x))", "sign-preserving logarithm", folds=True),
     _derived("normalize", ("x!",), "x / norm(x)", "x at norm 1"),
-    _derived("clip_norm", ("x!", "c#"), "x * minimum(1, c / norm(x))", "x scaled down to norm c"),
+    _derived("clip_norm", ("x!", "c#"), "x * minimum(1, c / norm(x))", "x scaled down to norm c", folds=True),
     _derived("ema_hat", ("x", "beta#"), "ema(x, beta) / (1 - beta ** t)", "bias-corrected exponential moving average"),
     # stateful sugar: a slot s that starts at 0
     _sugar("ema", ("x", "beta#"), "beta * s + (1 - beta) * x", "exponential moving average", r"\operatorname{{EMA}}_{{{1}}}\left({0}\right)"),

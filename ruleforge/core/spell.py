@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ruleforge.core import expr as ex
 from ruleforge.core.build import debias
 from ruleforge.core.canon import Folded
+from ruleforge.core.derived import Term
 from ruleforge.core.expr import Expr
 from ruleforge.core.laws import ONE, ZERO
 from ruleforge.core.ops import OPS
@@ -75,6 +76,7 @@ class Speller:
 
     def __init__(self, folded: Folded | None = None) -> None:
         self._terms = dict(folded.terms) if folded else {}
+        self._derived = folded.derived_term if folded else _no_term
         self._next = {i: folded.rule.states[i].next for i in folded.terms} if folded else {}
         self._owner = {self._next[i]: i for i, (op, _) in self._terms.items() if OPS[op].yields == "new"}
         self._names: dict[Expr, list[Name]] = {}
@@ -141,6 +143,8 @@ class Speller:
         if item in self._owner:
             yield self._terms[self._owner[item]]
         yield from self._hat(item)
+        if (term := self._derived(item)) is not None:
+            yield term
         if item.args:
             yield item.op, item.args
 
@@ -161,6 +165,10 @@ class Speller:
                 return
             if old.args[1] is debias(args[1], ex.node("sub", t, ONE)):
                 yield "prev", (ex.node("div", self._next[leaf.index], debias(args[1], t)),)
+
+
+def _no_term(item: Expr) -> Term | None:
+    return None
 
 
 def _composed(op: str, args: tuple[Expr, ...], parts: Sequence[Spelled]) -> Spelled:

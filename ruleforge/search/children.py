@@ -70,7 +70,7 @@ def fitting_rule(vocabulary: Vocabulary, genome: Genome) -> Rule | None:
 
 def rough_nodes(rule: Rule) -> int:
     """Nodes of the folded graph before canonicalization: within a quarter of `rule.nodes`, and cheap."""
-    folded = fold(rule)
+    folded = fold(rule, derived=True)
     live = live_states(rule)
     states = folded.states
     inits = [rule.states[i].init for i in live if i in states and rule.states[i].init is not ZERO]

@@ -51,7 +51,7 @@ class _Reading:
     LONG, USED, TWICE = 3, 3, 12  # a local has > LONG nodes and USED uses, or > TWICE nodes and 2 uses
 
     def __init__(self, rule: Rule) -> None:
-        folded = fold(rule)
+        folded = fold(rule, derived=True)
         self.state_kinds = rule.state_kinds
         self.goals: list[tuple[Role, int, Expr]] = [("state", i, v) for i, v in folded.states.items()]
         self.goals.append(("update", -1, folded.update))

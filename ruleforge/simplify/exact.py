@@ -65,7 +65,7 @@ def _lawful(rule: Rule) -> Rule:
 
 def _count(rule: Rule, explicit: frozenset[int], roots: tuple[Expr, ...]) -> int:
     inits = [state.init for i, state in enumerate(rule.states) if i in explicit and state.init is not ZERO]
-    return len(ex.walk([*fold(rule, explicit).see(*roots), *inits]))
+    return len(ex.walk([*fold(rule, explicit, derived=True).see(*roots), *inits]))
 
 
 def _dead_code(given: RuleText, live: list[int]) -> str:

@@ -22,7 +22,7 @@ Role = Literal["beta", "eps", "c"]
 
 MAX_EPS = 1e-3
 _AVERAGES = ("ema", "ema_hat", "trace")
-_SCALED = frozenset("add sub mul div minimum maximum clip lt le gt ge hypot atan2 where".split())
+_SCALED = frozenset("add sub mul div minimum maximum clip clip_norm lt le gt ge hypot atan2 where".split())
 _FORMULA = frozenset((0.0, 0.5, 1.0, 2.0, 3.0, 4.0))
 
 
@@ -36,7 +36,7 @@ def promote_constants(text: RuleText) -> RuleText:
     Args:
         text: any rule.
     """
-    view = View.of(text.rule)
+    view = View.of(text.rule, derived=True)  # the constants of a derived op are its own
     numbers = _chosen(view, MAX_HYPERS - len(text.hypers))
     if not numbers:
         return text

@@ -40,10 +40,15 @@ class View:
     hypers: tuple[Hyper, ...]
 
     @staticmethod
-    def of(rule: Rule) -> View:
-        """The view of a rule; dead code is gone."""
+    def of(rule: Rule, *, derived: bool = False) -> View:
+        """The view of a rule; dead code is gone.
+
+        Args:
+            rule: any rule.
+            derived: fold derived ops as well; laws see core ops and sugar.
+        """
         tagged = rule.with_defaults(tuple(float(i) for i in range(len(rule.hypers)))).canonical
-        folded = fold(tagged)
+        folded = fold(tagged, derived=derived)
         explicit = list(folded.states)
         roots = (folded.update, *folded.states.values(), *(tagged.states[i].init for i in explicit))
         numbers = {i: int(h.default) for i, h in enumerate(tagged.hypers)}
@@ -123,7 +128,7 @@ class View:
 
 
 def make(op: str, *args: Expr) -> Expr:
-    """A folded node: a core op with the exact laws of core applied, or sugar."""
+    """A folded node: a core op with the exact laws of core applied, sugar, or a derived op."""
     return lawful(op, *args) if OPS[op].meaning is not None else ex.sugar(op, *args)
 
 

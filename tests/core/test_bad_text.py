@@ -284,13 +284,13 @@ SIZE: dict[str, Case] = {
         "update = " + "cube(" * 16 + "g + w" + ")" * 16, None, None, "written out, an expression is longer than 64 KiB", "names of their own",
     ),
     "terms that double when written out": (
-        "update = " + "softsign(" * 60 + "g" + ")" * 60, None, None, "written out", "names of their own",
+        "update = " + "cube(" * 60 + "g" + ")" * 60, None, None, "written out", "names of their own",
     ),
     "terms that deepen when written out": (
-        "update = " + "sigmoid(" * 60 + "g" + ")" * 60, None, None, "written out, terms nest deeper than 64", "names of their own",
+        "update = " + "softplus(" * 60 + "g" + ")" * 60, None, None, "written out, terms nest deeper than 64", "names of their own",
     ),
     "terms that deepen in two places": (
-        f"update = {'sigmoid(' * 12}g{')' * 12} + {'exp(' * 25}{'sigmoid(' * 12}g{')' * 37}", None, None,
+        f"update = {'softplus(' * 24}g{')' * 24} + {'exp(' * 25}{'softplus(' * 24}g{')' * 49}", None, None,
         "written out, terms nest deeper than 64", "names of their own",
     ),
     "many long lines when written out": (
@@ -454,7 +454,7 @@ def test_the_limit_on_bytes_is_a_check_of_its_own(monkeypatch: pytest.MonkeyPatc
 def test_the_limits_on_depth_are_checks_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     brackets = "update = " + "(" * 70 + "g" + ")" * 70
     minuses = "update = " + "-" * 70 + "g"
-    written = "update = " + "sigmoid(" * 20 + "g" + ")" * 20
+    written = "update = " + "softplus(" * 40 + "g" + ")" * 40
     assert "brackets" in refusal(brackets).message
     assert "terms nest" in refusal(minuses).message
     assert "written out" in refusal(written).message

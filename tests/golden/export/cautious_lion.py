@@ -9,8 +9,7 @@ Each parameter tensor w with gradient g moves by
 
     a ← sign(β₁·m + (1 − β₁)·g)
     m ← β₂·m + (1 − β₂)·g
-    mask ← [a·g > 0]
-    u ← a·mask / max(mean(mask), 0.001)
+    u ← a·[a·g > 0] / max(mean([a·g > 0]), 0.001)
     w ← w − lr·u
 
 and, with weight_decay, by lr * weight_decay * w besides (decoupled).
@@ -22,8 +21,7 @@ Written by ruleforge from the rule 00afd22c9dffcf275c27da91af8bb977:
     m: state = 0
     a = sign(lerp(g, m, beta1))
     m = lerp(g, m, beta2)
-    mask = a * g > 0
-    update = a * mask / maximum(mean(mask), 0.001)
+    update = cautious(a, g)
 """
 
 from __future__ import annotations
