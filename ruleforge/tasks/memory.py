@@ -13,7 +13,6 @@ from torch import Tensor
 
 from .base import Batch, Params, Task
 from .blocks import endless, knobs_within, linear, linear_init
-from .nets import Recurrent
 from .seeds import generator_from
 
 
