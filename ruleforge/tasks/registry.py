@@ -55,7 +55,7 @@ def _row(
 
 
 # A rung that asks for k workloads takes the first k. The search suite begins with eight cheap ones that say
-# much about others, and ends with two that cost most and two that say least.
+# much about others, and ends with the one that costs most and two that say least: no default rung sees these.
 _ROWS = (
     _row(
         "teacher_student",
