@@ -79,8 +79,11 @@ def ops_part() -> str:
         rows = [op for op in OPS.values() if op.kind == kind]
         out.append(f"### {title}\n")
         if kind == "derived":
-            derived = [(_spelling(op), op.doc, f"`{op.expansion}`", _arguments(op)) for op in rows]
-            out.append(table(("write", "meaning", "expands to", "arguments"), derived))
+            derived = [
+                (_spelling(op), op.doc, f"`{op.expansion}`", "itself" if op.folds else "", _arguments(op))
+                for op in rows
+            ]
+            out.append(table(("write", "meaning", "expands to", "shown as", "arguments"), derived))
         elif kind == "sugar":
             steps = [
                 (_spelling(op), op.doc, f"`s = {op.recurrence}`", op.yields, _arguments(op)) for op in rows

@@ -278,7 +278,7 @@ _ROWS: tuple[Op, ...] = (
     _derived("log_scale", _X, "sign(x) * log1p(abs(x))", "sign-preserving logarithm", folds=True),
     _derived("normalize", ("x!",), "x / norm(x)", "x at norm 1"),
     _derived("clip_norm", ("x!", "c#"), "x * minimum(1, c / norm(x))", "x scaled down to norm c", folds=True),
-    _derived("ema_hat", ("x", "beta#"), "ema(x, beta) / (1 - beta ** t)", "bias-corrected exponential moving average"),
+    _derived("ema_hat", ("x", "beta#"), "ema(x, beta) / (1 - beta ** t)", "bias-corrected exponential moving average", folds=True),
     # stateful sugar: a slot s that starts at 0
     _sugar("ema", ("x", "beta#"), "beta * s + (1 - beta) * x", "exponential moving average", r"\operatorname{{EMA}}_{{{1}}}\left({0}\right)"),
     _sugar("trace", ("x", "beta#"), "beta * s + x", "decaying sum (heavy-ball momentum)", r"\operatorname{{trace}}_{{{1}}}\left({0}\right)"),

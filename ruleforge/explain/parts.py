@@ -17,7 +17,7 @@ import numpy as np
 
 from ruleforge.core import expr as ex
 from ruleforge.core.build import debias
-from ruleforge.core.canon import fold
+from ruleforge.core.canon import Folded, fold
 from ruleforge.core.expr import Expr
 from ruleforge.core.format import format_rule, name_rule
 from ruleforge.core.rule import Kind, Rule, State
@@ -117,12 +117,12 @@ def _change(mine: Target, without: Rule) -> float | None:
 
 def _removals(rule: Rule) -> Iterator[tuple[Expr, str, Expr | None, Expr, tuple[State, ...]]]:
     """What can go and what then stands there: term, action, where, update and states."""
-    folded = fold(rule)
+    folded = fold(rule, derived=True)
     recurrences = {
         rule.states[i].next: (op, args[0]) for i, (op, args) in folded.terms.items() if op != "prev"
     }
-    for item in _own_nodes(rule, recurrences):
-        for gone, stays, action in _choices(item, rule, recurrences):
+    for item in _own_nodes(folded, recurrences):
+        for gone, stays, action in _choices(item, folded, recurrences):
             mapping = ex.rebuild(rule.roots, _replacer(item, stays))
             states = tuple(State(s.init, mapping[s.next]) for s in rule.states)
             place = item if gone is not item else None
@@ -170,8 +170,9 @@ def _replacer(item: Expr, stays: Expr) -> Callable[[Expr, tuple[Expr, ...]], Exp
     return lambda node, args: stays if node is item else ex.with_args(node, args)
 
 
-def _own_nodes(rule: Rule, recurrences: dict[Expr, tuple[str, Expr]]) -> list[Expr]:
-    """Nodes that a reader sees: the update's and the states', but not the inside of an average."""
+def _own_nodes(folded: Folded, recurrences: dict[Expr, tuple[str, Expr]]) -> list[Expr]:
+    """Nodes that a reader sees: the update's and the states', not the inside of averages and derived ops."""
+    rule = folded.rule
     roots = [rule.update, *(s.next for s in rule.states if s.next not in recurrences)]
     seen: dict[Expr, None] = {}
     pending = list(roots)
@@ -181,7 +182,8 @@ def _own_nodes(rule: Rule, recurrences: dict[Expr, tuple[str, Expr]]) -> list[Ex
             continue
         seen[item] = None
         average = item.args[0] if _is_debiased(item, rule, recurrences) else item  # ema_hat is one term
-        pending += [recurrences[average][1]] if average in recurrences else list(item.args)
+        _, args = folded.derived_term(item) or ("", item.args)
+        pending += [recurrences[average][1]] if average in recurrences else args
     return list(seen)
 
 
@@ -195,9 +197,14 @@ def _is_debiased(item: Expr, rule: Rule, recurrences: Mapping[Expr, tuple[str, E
 
 
 def _choices(
-    item: Expr, rule: Rule, recurrences: dict[Expr, tuple[str, Expr]]
+    item: Expr, folded: Folded, recurrences: dict[Expr, tuple[str, Expr]]
 ) -> Iterator[tuple[Expr, Expr, str]]:
     """Of one node: what goes, what stays in the node's place, and in words."""
+    rule = folded.rule
+    if (term := folded.derived_term(item)) is not None:
+        op, args = term
+        yield item, args[0], f"{op} taken off"
+        return
     if item in recurrences:
         op, inner = recurrences[item]
         yield item, inner, f"{op} taken off"
@@ -232,10 +239,10 @@ def _where(action: str, place: str) -> str:
 
 
 def _spelled(text: RuleText) -> Callable[[Expr], str]:
-    """Terms of the canonical rule as text: sugar folded, hyperparameters and states by name."""
+    """Terms of the canonical rule as text: sugar and derived ops folded, hypers and states by name."""
     rule = text.rule.canonical
     _, order = canonical_order(text.rule)
-    speller = Speller(fold(rule))
+    speller = Speller(fold(rule, derived=True))
     for i, number in enumerate(order):
         speller.call(ex.hyper(i), text.hypers[number])
     for i, name in enumerate(slot_names(rule)):
