@@ -108,6 +108,16 @@ def test_parts_of_adam() -> None:
     assert eps.change is None, "without eps a gradient of zero is 0 / 0"
 
 
+def test_a_derived_op_is_taken_off_as_a_whole() -> None:
+    found = {part.action: part for part in parts(parse("update = cautious(equalize(ema(g, 0.9)), g)"))}
+    for action, rest in (
+        ("cautious taken off", "equalize(ema(g, 0.9))"),
+        ("equalize taken off", "cautious(ema(g, 0.9), g)"),
+    ):
+        assert found[action].without.rule.key == parse(f"update = {rest}").rule.key
+    assert not any("norm(" in part.term for part in found.values())
+
+
 @pytest.mark.parametrize(
     ("text", "written"),
     [
