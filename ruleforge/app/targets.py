@@ -121,7 +121,7 @@ def require_run(name: str) -> Path:
         what = "this is a file, not a run folder"
     else:
         what = "there is no such run folder"
-    there = f" --results {name}" if path.is_dir() and any(path.glob(f"*/{DATABASE}")) else ""
+    there = f" --results {name}" if any(path.glob(f"*/{DATABASE}")) else ""
     hint = did_you_mean(path.name, _run_names(), f"`ruleforge list{there}` shows the runs", cutoff=0.5)
     raise StoreError(what, file=name, hint=hint)
 

@@ -7,7 +7,7 @@ content alone (`order`). Nothing here changes a bit of any result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ruleforge.core import expr as ex
@@ -126,8 +126,16 @@ class Folded:
 
     def see(self, *roots: Expr) -> tuple[Expr, ...]:
         """The folded form of expressions over the rule's states."""
-        mapping = _swapped(roots, self.swap, self.derived_term)
-        return tuple(mapping[root] for root in roots)
+        mapped: dict[Expr, Expr] = {}
+        for item in ex.walk(roots):
+            if item in self.swap:
+                mapped[item] = self.swap[item]
+            elif (term := self.derived_term(item)) is not None:
+                op, args = term
+                mapped[item] = ex.sugar(op, *(mapped[arg] for arg in args))
+            else:
+                mapped[item] = _hat(ex.with_args(item, tuple([mapped[arg] for arg in item.args])))
+        return tuple(mapped[root] for root in roots)
 
     def derived_term(self, item: Expr) -> Term | None:
         """The derived op that a term of the rule is shown as, and its arguments."""
@@ -179,11 +187,10 @@ def fold(
         if found is not None and found[0] in owned:  # `prev` of it would need no slot
             del terms[i], needs[i]
     swap: dict[Expr, Expr] = {}
-    folded = Folded(rule, terms, swap, exact, derived)
+    folded = Folded(rule, terms, swap, exact, derived)  # sees through what `swap` holds so far
     for i in _in_order(needs):
         op, args = terms[i]
-        mapping = _swapped(args, swap, folded.derived_term)
-        value = ex.sugar(op, *(mapping[arg] for arg in args))
+        value = ex.sugar(op, *folded.see(*args))
         swap[ex.state(i)] = value if op == "prev" else ex.sugar("prev", value)
         if op != "prev":
             swap[rule.states[i].next] = value
@@ -208,21 +215,6 @@ def _in_order(needs: Mapping[int, set[int]]) -> list[int]:
     while len(done) < len(needs):
         done += [i for i in needs if i not in done and all(j in done for j in needs[i] if j in needs)]
     return done
-
-
-def _swapped(
-    roots: tuple[Expr, ...], swap: Mapping[Expr, Expr], derived: Callable[[Expr], Term | None]
-) -> dict[Expr, Expr]:
-    mapped: dict[Expr, Expr] = {}
-    for item in ex.walk(roots):
-        if item in swap:
-            mapped[item] = swap[item]
-        elif (term := derived(item)) is not None:
-            op, args = term
-            mapped[item] = ex.sugar(op, *(mapped[arg] for arg in args))
-        else:
-            mapped[item] = _hat(ex.with_args(item, tuple([mapped[arg] for arg in item.args])))
-    return mapped
 
 
 def _sugar_forms(value: Expr, s: Expr, rule: Rule) -> Iterator[tuple[str, tuple[Expr, ...]]]:

@@ -29,10 +29,13 @@ def expanded(op: str, args: tuple[Expr, ...]) -> Expr:
 
 def _patterns() -> dict[str, list[tuple[Op, Expr]]]:
     """Expansions by their outermost op: the longest first, of equally long ones the most special."""
-    rows = [
-        row for row in OPS.values() if row.folds and row.name != "ema_hat"
-    ]  # which `canon` folds with its slot
-    pairs = [(row, expanded(row.name, _LETTERS[: row.arity])) for row in rows]
+    pairs = []
+    for row in OPS.values():
+        builder = RuleBuilder()
+        if row.folds:
+            pattern = builder.apply(row.name, *_LETTERS[: row.arity])
+            if not builder.n_slots:  # `canon` folds what has slots, with them
+                pairs.append((row, pattern))
     found: dict[str, list[tuple[Op, Expr]]] = {}
     for row, pattern in sorted(pairs, key=lambda pair: (-len(ex.walk([pair[1]])), pair[0].arity)):
         found.setdefault(pattern.op, []).append((row, pattern))

@@ -163,10 +163,7 @@ class Vocabulary:
         sign = -1.0 if kind is Low else 1.0
         if draw.values:
             return bridge.const(sign * draw.values[draw_index(rng, len(draw.values))], kind)
-        low, high = _bounds(draw, kind)
-        start, end = sorted((_to_scale(low, kind), _to_scale(high, kind)))
-        value = _from_scale(start + rng.random() * (end - start), kind)
-        return bridge.const(sign * min(max(_rounded(value, kind), low), high), kind)
+        return bridge.const(sign * _anywhere(rng, *_bounds(draw, kind), kind), kind)
 
     def step(self, rng: Rng, node: Node) -> Node | None:
         """A constant near this one, within the grammar's set or range; None where nothing else is.
@@ -186,12 +183,11 @@ class Vocabulary:
         if value == 0:
             return None
         low, high = _bounds(draw, kind)
-        ends = sorted((_to_scale(low, kind), _to_scale(high, kind)))
+        start, end = _ends(low, high, kind)
         moved = _to_scale(value, kind) + STEPS[kind] * rng.standard_cauchy()
-        if not ends[0] <= moved <= ends[1]:
-            moved = ends[0] + rng.random() * (ends[1] - ends[0])
-        near = _rounded(_from_scale(moved, kind), kind)
-        return bridge.const(sign * min(max(near, low), high), kind)
+        inside = start <= moved <= end
+        chosen = _constant_at(moved, low, high, kind) if inside else _anywhere(rng, low, high, kind)
+        return bridge.const(sign * chosen, kind)
 
 
 def _natural(node: Node, kind: Type) -> bool:
@@ -207,6 +203,21 @@ def _bounds(draw: Draw | None, kind: Type) -> tuple[float, float]:
     if kind is Beta:
         return 1e-6, 1 - 1e-6
     return (1e-16, 1.0) if kind is Eps else (1e-12, 1e12)
+
+
+def _anywhere(rng: Rng, low: float, high: float, kind: Type) -> float:
+    """A constant of the range, uniform on its scale."""
+    start, end = _ends(low, high, kind)
+    return _constant_at(start + rng.random() * (end - start), low, high, kind)
+
+
+def _ends(low: float, high: float, kind: Type) -> list[float]:
+    return sorted((_to_scale(low, kind), _to_scale(high, kind)))
+
+
+def _constant_at(place: float, low: float, high: float, kind: Type) -> float:
+    """The rounded constant at a place of the scale, within the range."""
+    return min(max(_rounded(_from_scale(place, kind), kind), low), high)
 
 
 def _to_scale(value: float, kind: Type) -> float:

@@ -250,7 +250,7 @@ def test_check(run_cli: RunCli, finished_run: Path) -> None:
     assert result.exit_code == 1
     assert "undefined name 'gg'" in result.stderr
     assert "unknown key 'sed'" in result.stderr
-    refused(run_cli("check", "results"), "not a run folder")
+    refused(run_cli("check", "results"), "not a run folder", "`ruleforge list --results results`")
 
 
 def test_check_sees_a_rule_that_is_not_what_its_key_says(run_cli: RunCli, finished_run: Path) -> None:

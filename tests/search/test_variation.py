@@ -235,6 +235,8 @@ def test_betas_step_on_the_scale_of_one_minus_beta() -> None:
     logs = [np.log(1 - np.array(values)) for values in (near, far)]
     assert abs(logs[0].std() - logs[1].std()) < 0.1
     assert abs(np.median(1 - np.array(near)) - 0.001) < 2e-4
+    assert np.mean(np.array(near) <= 0.99) > 0.03, "some steps are long"
+    assert np.mean(np.abs(logs[0] - np.log(0.001)) < 0.4) > 0.4, "most are short"
 
 
 def test_weights_shape_what_is_drawn() -> None:
