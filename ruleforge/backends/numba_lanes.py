@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from ruleforge.backends import numba_kernels as nk
 from ruleforge.backends.base import LaneGroup, Layout
 from ruleforge.backends.numba_code import CONST_AT, IS_MATRIX, Code, MatrixCall, encode
-from ruleforge.backends.numba_loops import ACC
+from ruleforge.backends.numba_loops import ACC, aligned
 from ruleforge.backends.numba_matrix import Matrices, orthogonalize_lanes
 from ruleforge.backends.numba_matrix import warm_up as warm_up_matrix_ops
 from ruleforge.backends.reference import RuleState
@@ -150,7 +150,7 @@ class NumbaLanes:
         self._phases = np.concatenate([np.zeros((0, 8), np.int64), *phases])
         self._rounds = np.concatenate([np.zeros(0, np.int64), *(code.rounds for code in codes)])
         n_tiles = max((int(c.header[nk.N_TILES]) for c in codes), default=0)
-        self._scratch = _aligned(n_tiles * nk.TILE_STRIDE, self._real)
+        self._scratch = aligned(n_tiles * nk.TILE_STRIDE, self._real)
         self._sums = np.zeros((max((code.n_reductions for code in codes), default=0), ACC))
         counted = [nk.N_STATES, nk.N_FULL, nk.N_TILES, nk.N_SCALARS, nk.N_ROUNDED]
         self._address = np.zeros(
@@ -181,8 +181,8 @@ class NumbaLanes:
         self._host = np.zeros(host)
         self._rounded = np.zeros(rounded, self._real)
         self._scalars = np.zeros(scalars, self._real)
-        self._states = _aligned(states, self._real)
-        self._full = _aligned(full, self._real)
+        self._states = aligned(states, self._real)
+        self._full = aligned(full, self._real)
         return made
 
     def _merge(self) -> list[tuple[int, int, _Group | None]]:
@@ -350,14 +350,6 @@ class NumbaLanes:
                         scalars[k, i, code.scalar_state_at + j] = value
                     for j, piece in enumerate(state.tensor[i]):
                         tensors[k, j, lo:hi] = np.asarray(piece).reshape(-1)
-
-
-def _aligned(n: int, real: Any) -> Array:
-    """n zeros that start at a cache line."""
-    item = np.dtype(real).itemsize
-    raw = np.zeros(n + 64 // item, real)
-    skipped = -raw.ctypes.data % 64 // item
-    return raw[skipped : skipped + n]
 
 
 _MATRIX_OPS: dict[str, Callable[..., None]] = {"orthogonalize": orthogonalize_lanes}

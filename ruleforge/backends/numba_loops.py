@@ -163,6 +163,14 @@ def _copy_form(x: Any) -> Any:
     return x
 
 
+def aligned(n: int, real: Any) -> Any:
+    """n zeros that start at a cache line."""
+    item = np.dtype(real).itemsize
+    raw = np.zeros(n + 64 // item, real)
+    skipped = -raw.ctypes.data % 64 // item
+    return raw[skipped : skipped + n]
+
+
 def compiled(function: Any) -> Any:
     return njit(function, error_model="numpy")
 
