@@ -45,12 +45,9 @@ class _Vectors:
         data = context.make_array(array)(context, builder, value).data
         self._start = builder.bitcast(data, self.type.as_pointer())
 
-    def at(self, matrix: Any, i: Any, j: Any) -> Any:
-        """Where element i, j of a matrix lies: (its first vector, stride of rows, stride of columns)."""
-        first, down, across = matrix
-        i, j = (first.type(k) if isinstance(k, int) else k for k in (i, j))
-        add, mul = self.builder.add, self.builder.mul
-        return self.builder.gep(self._start, [add(first, add(mul(down, i), mul(across, j)))])
+    def at(self, place: Any, further: int = 0) -> Any:
+        """A pointer to a vector."""
+        return self.builder.gep(self._start, [self.builder.add(place, place.type(further))])
 
     def load(self, pointer: Any) -> Any:
         return self.builder.load(pointer, align=self.item)
@@ -71,86 +68,92 @@ class _Vectors:
 
 @intrinsic
 def _block(
-    typingctx: Any, array: Any, corner: Any, size: Any, n: Any, left: Any, right: Any, out: Any,
-    symmetric: Any, scale: Any, shift: Any,
+    typingctx: Any, array: Any, height: Any, width: Any, n: Any, left: Any, right: Any, out: Any, turned: Any,
+    scale: Any, shift: Any,
 ) -> Any:  # fmt: skip
-    """`out[i, j] = scale · Σₖ left[i, k] · right[j, k] + shift · [i = j]` for a block of at most BLOCK × BLOCK.
+    """`scale · Σₖ left[i, k] · right[j, k] + shift · [i = j]` for the rows of two bands; sums stay in registers.
 
-    If symmetric, `out[j, i]` as well. The sums stay in registers: there is a loop over k for each size.
+    Arguments: how many rows and columns the bands have, and where they begin; where the result is written as
+    a part of a band, and transposed as a part of another.
     """
 
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _, height, width, n, left, right, out, turned, scale, shift = args
         vectors = _Vectors(context, builder, array, args[0])
-        n, symmetric, scale, shift = args[3], *args[7:]
-        (top, first), (n_rows, n_columns), left, right, out = (
-            cgutils.unpack_tuple(builder, args[k]) for k in (1, 2, 4, 5, 6)
-        )
-        on_diagonal = builder.icmp_signed("==", top, first)
-        shift = vectors.spread(builder.select(on_diagonal, shift, shift.type(0)))
-        scale = vectors.spread(scale)
+        scale, shift = vectors.spread(scale), vectors.spread(shift)
 
-        def emit(height: int, width: int) -> None:
-            rows = [builder.add(top, top.type(i)) for i in range(height)]
-            columns = [builder.add(first, first.type(j)) for j in range(width)]
-            sums = {at: cgutils.alloca_once(builder, vectors.type) for at in product(range(height), range(width))}
-            for place in sums.values():
-                builder.store(vectors.type(None), place)
+        def emit(h: int, w: int) -> None:
+            sums = {
+                at: cgutils.alloca_once_value(builder, vectors.type(None)) for at in product(range(h), range(w))
+            }
+            for total in sums.values():
+                builder.store(vectors.type(None), total)
             with cgutils.for_range(builder, n) as loop:
-                a = [vectors.load(vectors.at(left, row, loop.index)) for row in rows]
-                b = [vectors.load(vectors.at(right, column, loop.index)) for column in columns]
-                for (i, j), place in sums.items():
-                    builder.store(vectors.add_product(builder.load(place), a[i], b[j]), place)
-            made = {at: builder.fmul(scale, builder.load(place)) for at, place in sums.items()}
-            made |= {at: builder.fadd(made[at], shift) for at in made if at[0] == at[1]}
-            for (i, j), value in made.items():
-                vectors.store(value, vectors.at(out, rows[i], columns[j]))
-            with builder.if_then(symmetric):
-                for (i, j), value in made.items():
-                    vectors.store(value, vectors.at(out, columns[j], rows[i]))
+                lefts = builder.add(left, builder.mul(loop.index, n.type(h)))
+                rights = builder.add(right, builder.mul(loop.index, n.type(w)))
+                a = [vectors.load(vectors.at(lefts, i)) for i in range(h)]
+                b = [vectors.load(vectors.at(rights, j)) for j in range(w)]
+                for (i, j), total in sums.items():
+                    builder.store(vectors.add_product(builder.load(total), a[i], b[j]), total)
+            for (i, j), total in sums.items():
+                made = builder.fmul(scale, builder.load(total))
+                made = builder.fadd(made, shift) if i == j else made
+                vectors.store(made, vectors.at(out, j * h + i))
+                vectors.store(made, vectors.at(turned, i * w + j))
 
         after = builder.append_basic_block("after")
-        number = n.type
-        switch = builder.switch(builder.add(builder.mul(n_rows, number(BLOCK + 1)), n_columns), after)
-        for height, width in product(range(1, BLOCK + 1), repeat=2):
-            case = builder.append_basic_block(f"block.{height}.{width}")
-            switch.add_case(number(height * (BLOCK + 1) + width), case)
+        switch = builder.switch(builder.add(builder.mul(height, n.type(BLOCK + 1)), width), after)
+        for h, w in product(range(1, BLOCK + 1), repeat=2):
+            case = builder.append_basic_block(f"block.{h}.{w}")
+            switch.add_case(n.type(h * (BLOCK + 1) + w), case)
             builder.position_at_end(case)
-            emit(height, width)
+            emit(h, w)
             builder.branch(after)
         builder.position_at_end(after)
         return context.get_dummy_value()
 
-    pair, matrix, real = types.UniTuple(types.intp, 2), types.UniTuple(types.intp, 3), array.dtype
-    kinds = (array, pair, pair, types.intp, matrix, matrix, matrix, types.boolean, real, real)
-    return types.void(*kinds), lower
+    return types.void(array, *(types.intp,) * 7, array.dtype, array.dtype), lower
 
 
 @intrinsic
 def _normalize(typingctx: Any, array: Any, size: Any, eps: Any) -> Any:
-    """Divide the first `size` vectors by their lanes' norms, summed in float64, or by eps if that is larger."""
+    """Divide the first vectors by their lanes' norms, summed in float64, or by eps where that is larger."""
 
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _, size, eps = args
         vectors = _Vectors(context, builder, array, args[0])
         wide = ir.VectorType(ir.DoubleType(), vectors.lanes)
-        origin, double = (args[1].type(0), args[1].type(0), args[1].type(1)), array.dtype == types.float64
+        double = array.dtype == types.float64
         total = cgutils.alloca_once_value(builder, wide(None))
         builder.store(wide(None), total)
-        with cgutils.for_range(builder, args[1]) as loop:
-            x = vectors.load(vectors.at(origin, 0, loop.index))
+        with cgutils.for_range(builder, size) as loop:
+            x = vectors.load(vectors.at(loop.index))
             x = x if double else builder.fpext(x, wide)
             builder.store(vectors.add_product(builder.load(total), x, x), total)
-        root = ir.FunctionType(wide, (wide,))
-        root = cgutils.get_or_insert_function(builder.module, root, f"llvm.sqrt.v{vectors.lanes}f64")
+        kind = ir.FunctionType(wide, (wide,))
+        root = cgutils.get_or_insert_function(builder.module, kind, f"llvm.sqrt.v{vectors.lanes}f64")
         norm = builder.call(root, (builder.load(total),))
         norm = norm if double else builder.fptrunc(norm, vectors.type)
-        least = vectors.spread(args[2])
+        least = vectors.spread(eps)
         norm = builder.select(builder.fcmp_ordered("<", norm, least), least, norm)
-        with cgutils.for_range(builder, args[1]) as loop:
-            place = vectors.at(origin, 0, loop.index)
-            vectors.store(builder.fdiv(vectors.load(place), norm), place)
+        with cgutils.for_range(builder, size) as loop:
+            pointer = vectors.at(loop.index)
+            vectors.store(builder.fdiv(vectors.load(pointer), norm), pointer)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, array.dtype), lower
+
+
+@intrinsic
+def _copy(typingctx: Any, array: Any, source: Any, target: Any) -> Any:
+    """Copy one vector."""
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vectors = _Vectors(context, builder, array, args[0])
+        vectors.store(vectors.load(vectors.at(args[1])), vectors.at(args[2]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp), lower
 
 
 @intrinsic
@@ -163,25 +166,24 @@ def _transpose(typingctx: Any, array: Any, sources: Any, source_at: Any, targets
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vectors = _Vectors(context, builder, array, args[0])
         lanes = range(vectors.lanes)
+        mask = ir.VectorType(ir.IntType(32), vectors.lanes)
 
         def pointers(addresses: Any, value: Any, at: Any) -> list[Any]:
             data = context.make_array(addresses)(context, builder, value).data
             found = [builder.load(builder.gep(data, [at.type(lane)])) for lane in lanes]
             return [builder.inttoptr(builder.add(f, at), vectors.type.as_pointer()) for f in found]
 
-        rows = [vectors.load(pointer) for pointer in pointers(sources, args[1], args[2])]
+        rows = [vectors.load(pointer) for pointer in pointers(sources, *args[1:3])]
         half = vectors.lanes // 2
-        while half:  # the off-diagonal quarters change places, then those of each quarter, and so on
-            upper = [k - half + vectors.lanes if k & half else k for k in lanes]
-            lower = [k + vectors.lanes if k & half else k + half for k in lanes]
-            mask = ir.VectorType(ir.IntType(32), vectors.lanes)
+        while half:  # two quarters of the square change places, then two of each quarter, and so on
+            upper = mask([k - half + vectors.lanes if k & half else k for k in lanes])
+            lower = mask([k + vectors.lanes if k & half else k + half for k in lanes])
             for i in lanes:
                 if not i & half:
                     pair = rows[i], rows[i + half]
-                    rows[i] = builder.shuffle_vector(*pair, mask(upper))
-                    rows[i + half] = builder.shuffle_vector(*pair, mask(lower))
+                    rows[i], rows[i + half] = (builder.shuffle_vector(*pair, m) for m in (upper, lower))
             half //= 2
-        for row, pointer in zip(rows, pointers(targets, args[3], args[4]), strict=True):
+        for row, pointer in zip(rows, pointers(targets, *args[3:5]), strict=True):
             vectors.store(row, pointer)
         return context.get_dummy_value()
 
@@ -189,67 +191,98 @@ def _transpose(typingctx: Any, array: Any, sources: Any, source_at: Any, targets
 
 
 @_merged
-def _product(
-    work: Any, left: Any, right: Any, out: Any, shape: Any, symmetric: bool, scale: Any, shift: Any
-) -> None:
-    """`out = scale · left · rightᵀ + shift · I` in blocks; if symmetric, each pair of blocks once.
-
-    `shape`: rows of `left`, rows of `right`, columns of both. `shift` is for symmetric products alone.
-    """
-    n_left, n_right, n = shape
-    down, across = -(-n_left // BLOCK), -(-n_right // BLOCK)
-    for p in range(down):
-        i = n_left * p // down
-        for q in range(p if symmetric else 0, across):
-            j = n_right * q // across
-            size = n_left * (p + 1) // down - i, n_right * (q + 1) // across - j
-            _block(work, (i, j), size, n, left, right, out, symmetric, scale, shift)
-
-
-@_merged
-def _newton_schulz(work: Any, rows: int, columns: int, numbers: Any, eps: Any, steps: int) -> int:
-    """The table's `orthogonalize` of the matrices at the start of `work`; where in it they lie afterwards."""
-    beta, c, gamma, one, zero = numbers
-    n, m = min(rows, columns), max(rows, columns)
-    wide = rows <= columns  # a tall one is read as its transpose
-    down, across = columns if wide else 1, 1 if wide else columns
-    y, z = (0, down, across), (n * m, down, across)
-    gram, mixed = (2 * n * m, n, 1), (2 * n * m + n * n, n, 1)
-    _normalize(work, n * m, eps)
-    for _ in range(steps):
-        _product(work, y, y, gram, (n, n, m), True, one, beta)
-        _product(work, gram, gram, mixed, (n, n, n), True, c, gamma)
-        _product(work, mixed, (y[0], across, down), z, (n, m, n), False, one, zero)
-        y, z = z, y
-    return y[0]
-
-
-@_merged
 def _gather(work: Any, matrices: Any, vectors: Any, size: int) -> None:
-    """The matrices at some addresses, into the lanes of the vectors at the start of `work`."""
+    """The matrices at some addresses, into the lanes of the first vectors."""
     lanes = len(vectors)
     if size < lanes:
         for lane in range(lanes):
             for i in range(size):
                 work[i * lanes + lane] = pointer_to(work, matrices[lane])[i]
     else:
-        for i in range(0, size, lanes):
-            i = min(i, size - lanes)
+        for start in range(0, size, lanes):
+            i = min(start, size - lanes)
             _transpose(work, matrices, i * work.itemsize, vectors, i * VECTOR)
 
 
 @_merged
-def _scatter(work: Any, first: int, vectors: Any, matrices: Any, size: int) -> None:
-    """The way back, from the vectors that begin with number `first`."""
+def _scatter(work: Any, vectors: Any, matrices: Any, size: int) -> None:
+    """The way back."""
     lanes = len(vectors)
     if size < lanes:
         for lane in range(lanes):
             for i in range(size):
-                pointer_to(work, matrices[lane])[i] = work[(first + i) * lanes + lane]
+                pointer_to(work, matrices[lane])[i] = work[i * lanes + lane]
     else:
-        for i in range(0, size, lanes):
-            i = min(i, size - lanes)
-            _transpose(work, vectors, (first + i) * VECTOR, matrices, i * work.itemsize)
+        for start in range(0, size, lanes):
+            i = min(start, size - lanes)
+            _transpose(work, vectors, i * VECTOR, matrices, i * work.itemsize)
+
+
+@_merged
+def _n_bands(n: int) -> int:
+    return -(-n // BLOCK)
+
+
+@_merged
+def _band(n: int, number: int) -> tuple[int, int]:
+    """The first row of a band and how many it has, where n rows are divided as evenly as can be."""
+    first = n * number // _n_bands(n)
+    return first, n * (number + 1) // _n_bands(n) - first
+
+
+@_merged
+def _rearrange(
+    work: Any, plain: int, down: int, across: int, rows: int, columns: int, banded: int, back: bool
+) -> None:
+    """Copy a matrix whose elements lie at strides into bands, or back."""
+    for p in range(_n_bands(rows)):
+        first, height = _band(rows, p)
+        for k in range(columns):
+            for i in range(first, first + height):
+                place = plain + i * down + k * across
+                if back:
+                    _copy(work, banded, place)
+                else:
+                    _copy(work, place, banded)
+                banded += 1
+
+
+@_merged
+def _product(
+    work: Any, left: int, n_left: int, right: int, n_right: int, n: int, out: int, turned: int,
+    symmetric: bool, scale: Any, shift: Any,
+) -> None:  # fmt: skip
+    """`scale · left · rightᵀ + shift · I`, of n columns each; if symmetric, half of it is computed."""
+    for p in range(_n_bands(n_left)):
+        i, height = _band(n_left, p)
+        for q in range(p if symmetric else 0, _n_bands(n_right)):
+            j, width = _band(n_right, q)
+            _block(
+                work, height, width, n, left + i * n, right + j * n,
+                out + i * n_right + j * height, turned + j * n_left + i * width,
+                scale, shift if i == j else work.dtype.type(0),
+            )  # fmt: skip
+
+
+@_merged
+def _newton_schulz(work: Any, rows: int, columns: int, numbers: Any, eps: Any, steps: int) -> None:
+    """The table's `orthogonalize` of the matrices in the first vectors, in their place."""
+    beta, c, gamma, one, zero = numbers
+    n, m = min(rows, columns), max(rows, columns)
+    size = n * m
+    down, across = columns, 1
+    if rows > columns:
+        down, across = across, down
+    y, turned, next_turned, gram, mixed = 2 * size, size, 0, 3 * size, 3 * size + n * n
+    _normalize(work, size, eps)
+    _rearrange(work, 0, down, across, n, m, y, False)
+    _rearrange(work, 0, across, down, m, n, turned, False)
+    for _ in range(steps):
+        _product(work, y, n, y, n, m, gram, gram, True, one, beta)
+        _product(work, gram, n, gram, n, n, mixed, mixed, True, c, gamma)
+        _product(work, mixed, n, turned, m, n, y, next_turned, False, one, zero)
+        turned, next_turned = next_turned, turned
+    _rearrange(work, 0, down, across, n, m, y, True)
 
 
 def _orthogonalize_lanes(
@@ -273,8 +306,8 @@ def _orthogonalize_lanes(
                 read[v] = given.ctypes.data + lane * given.strides[0] + at * given.strides[1] + inner
                 written[v] = out.ctypes.data + lane * out.strides[0] + to * out.strides[1] + inner
             _gather(work, read, whole, size)
-            made = _newton_schulz(work, rows, columns, numbers, eps, steps)
-            _scatter(work, made, whole, written, size)
+            _newton_schulz(work, rows, columns, numbers, eps, steps)
+            _scatter(work, whole, written, size)
     for k in range(len(others)):
         lo, hi = others[k]
         for lane in range(given.shape[0]):
@@ -307,7 +340,7 @@ class Matrices:
         self.places = np.array([lo for found in alike.values() for lo in found], np.int64)
         self.firsts = np.cumsum([0, *(len(found) for found in alike.values())], dtype=np.int64)
         self.others = np.array(others, np.int64).reshape(-1, 2)
-        self.work = aligned(lanes * max((2 * (r * c + min(r, c) ** 2) for r, c in alike), default=0), real)
+        self.work = aligned(lanes * max((3 * r * c + 2 * min(r, c) ** 2 for r, c in alike), default=0), real)
         self.address = np.zeros((3, lanes), np.int64)
         a, b, c = np.array(ops.NEWTON_SCHULZ, real).astype(float)
         beta = float(real(b / (2 * c)))
