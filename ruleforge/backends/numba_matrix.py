@@ -1,11 +1,12 @@
 """Matrix ops for many small matrices: equal shapes side by side, one matrix in each lane of a vector.
 
-A row of a 10 × 12 matrix fills no vector. Here every element of a matrix is a vector, of as many matrices as
-the processor multiplies at once: each shape runs at full width and without tails, a tall matrix differs from a
-wide one in its strides alone, and a result cannot depend on the neighbours.
+A row of a 10 × 12 matrix fills no vector. Here each element of a matrix is a vector, of as many matrices as
+the processor multiplies at once: every shape runs at full width and without tails, and what becomes of a
+matrix cannot depend on its neighbours. Matrices lie in bands of a few rows, a band column by column, so the
+product of two bands reads memory straight on; a tall one is read as its transpose.
 
-A Newton–Schulz step is M · y for g = y·yᵀ and M = a·I + b·g + c·g². With β = b / 2c and γ = a − c·β² that M is
-c·(g + β·I)² + γ·I: a step is three products, two of them symmetric, that add to a diagonal at most.
+A Newton–Schulz step is M · y with M = a·I + b·g + c·g² and g = y · yᵀ. For β = b / 2c and γ = a − c·β² that M
+is c · (g + β·I)² + γ·I: three products, two of them symmetric, and nothing between them.
 """
 
 from __future__ import annotations
@@ -17,21 +18,20 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from ruleforge.backends.numba_loops import aligned, kept, pointer_to
+from ruleforge.backends.numba_loops import aligned, compiled, kept, pointer_to
 from ruleforge.core import ops
 
 _AVX512 = "+avx512f" in get_host_cpu_features()
 VECTOR = 64 if _AVX512 else 32
 """Bytes of a vector."""
 BLOCK = 4 if _AVX512 else 3
-"""BLOCK² sums and what is added to them fit in the registers: 32 of AVX-512, 16 of AVX2."""
-_merged = njit(error_model="numpy")
+"""Rows of a band at most: BLOCK² sums and what they are made of fit in 32 registers, or in the 16 of AVX2."""
 
 
 class _Vectors:
@@ -71,10 +71,10 @@ def _block(
     typingctx: Any, array: Any, height: Any, width: Any, n: Any, left: Any, right: Any, out: Any, turned: Any,
     scale: Any, shift: Any,
 ) -> Any:  # fmt: skip
-    """`scale · Σₖ left[i, k] · right[j, k] + shift · [i = j]` for the rows of two bands; sums stay in registers.
+    """`scale · Σₖ left[i, k] · right[j, k] + shift · [i = j]` of two bands; the sums stay in registers.
 
-    Arguments: how many rows and columns the bands have, and where they begin; where the result is written as
-    a part of a band, and transposed as a part of another.
+    The bands have `height` and `width` rows of n and begin at `left` and `right`. The result is written as a
+    piece of a band to `out`, and its transpose to `turned`.
     """
 
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -83,11 +83,8 @@ def _block(
         scale, shift = vectors.spread(scale), vectors.spread(shift)
 
         def emit(h: int, w: int) -> None:
-            sums = {
-                at: cgutils.alloca_once_value(builder, vectors.type(None)) for at in product(range(h), range(w))
-            }
-            for total in sums.values():
-                builder.store(vectors.type(None), total)
+            zero = vectors.type(None)
+            sums = {at: cgutils.alloca_once_value(builder, zero) for at in product(range(h), range(w))}
             with cgutils.for_range(builder, n) as loop:
                 lefts = builder.add(left, builder.mul(loop.index, n.type(h)))
                 rights = builder.add(right, builder.mul(loop.index, n.type(w)))
@@ -125,7 +122,6 @@ def _normalize(typingctx: Any, array: Any, size: Any, eps: Any) -> Any:
         wide = ir.VectorType(ir.DoubleType(), vectors.lanes)
         double = array.dtype == types.float64
         total = cgutils.alloca_once_value(builder, wide(None))
-        builder.store(wide(None), total)
         with cgutils.for_range(builder, size) as loop:
             x = vectors.load(vectors.at(loop.index))
             x = x if double else builder.fpext(x, wide)
@@ -190,7 +186,7 @@ def _transpose(typingctx: Any, array: Any, sources: Any, source_at: Any, targets
     return types.void(array, sources, types.intp, targets, types.intp), lower
 
 
-@_merged
+@compiled
 def _gather(work: Any, matrices: Any, vectors: Any, size: int) -> None:
     """The matrices at some addresses, into the lanes of the first vectors."""
     lanes = len(vectors)
@@ -204,7 +200,7 @@ def _gather(work: Any, matrices: Any, vectors: Any, size: int) -> None:
             _transpose(work, matrices, i * work.itemsize, vectors, i * VECTOR)
 
 
-@_merged
+@compiled
 def _scatter(work: Any, vectors: Any, matrices: Any, size: int) -> None:
     """The way back."""
     lanes = len(vectors)
@@ -218,44 +214,47 @@ def _scatter(work: Any, vectors: Any, matrices: Any, size: int) -> None:
             _transpose(work, vectors, i * VECTOR, matrices, i * work.itemsize)
 
 
-@_merged
+@compiled
 def _n_bands(n: int) -> int:
     return -(-n // BLOCK)
 
 
-@_merged
+@compiled
 def _band(n: int, number: int) -> tuple[int, int]:
-    """The first row of a band and how many it has, where n rows are divided as evenly as can be."""
+    """The first row of a band and how many it has, if n rows are divided as evenly as can be."""
     first = n * number // _n_bands(n)
     return first, n * (number + 1) // _n_bands(n) - first
 
 
-@_merged
+@compiled
 def _rearrange(
     work: Any, plain: int, down: int, across: int, rows: int, columns: int, banded: int, back: bool
 ) -> None:
     """Copy a matrix whose elements lie at strides into bands, or back."""
     for p in range(_n_bands(rows)):
         first, height = _band(rows, p)
-        for k in range(columns):
-            for i in range(first, first + height):
-                place = plain + i * down + k * across
+        for i in range(height):
+            for k in range(columns):
+                place = plain + (first + i) * down + k * across
+                in_band = banded + first * columns + k * height + i
                 if back:
-                    _copy(work, banded, place)
+                    _copy(work, in_band, place)
                 else:
-                    _copy(work, place, banded)
-                banded += 1
+                    _copy(work, place, in_band)
 
 
-@_merged
+@compiled
 def _product(
-    work: Any, left: int, n_left: int, right: int, n_right: int, n: int, out: int, turned: int,
-    symmetric: bool, scale: Any, shift: Any,
+    work: Any, left: int, n_left: int, right: int, n_right: int, n: int, out: int, turned: int, scale: Any,
+    shift: Any,
 ) -> None:  # fmt: skip
-    """`scale · left · rightᵀ + shift · I`, of n columns each; if symmetric, half of it is computed."""
+    """`out = scale · left · rightᵀ + shift · I` and its transpose, for factors of n columns.
+
+    A matrix by its own transpose is computed by half: `out` and `turned` are one.
+    """
     for p in range(_n_bands(n_left)):
         i, height = _band(n_left, p)
-        for q in range(p if symmetric else 0, _n_bands(n_right)):
+        for q in range(p if left == right else 0, _n_bands(n_right)):
             j, width = _band(n_right, q)
             _block(
                 work, height, width, n, left + i * n, right + j * n,
@@ -264,9 +263,9 @@ def _product(
             )  # fmt: skip
 
 
-@_merged
+@compiled
 def _newton_schulz(work: Any, rows: int, columns: int, numbers: Any, eps: Any, steps: int) -> None:
-    """The table's `orthogonalize` of the matrices in the first vectors, in their place."""
+    """The table's `orthogonalize` of the matrices in the first vectors, which it overwrites."""
     beta, c, gamma, one, zero = numbers
     n, m = min(rows, columns), max(rows, columns)
     size = n * m
@@ -278,9 +277,9 @@ def _newton_schulz(work: Any, rows: int, columns: int, numbers: Any, eps: Any, s
     _rearrange(work, 0, down, across, n, m, y, False)
     _rearrange(work, 0, across, down, m, n, turned, False)
     for _ in range(steps):
-        _product(work, y, n, y, n, m, gram, gram, True, one, beta)
-        _product(work, gram, n, gram, n, n, mixed, mixed, True, c, gamma)
-        _product(work, mixed, n, turned, m, n, y, next_turned, False, one, zero)
+        _product(work, y, n, y, n, m, gram, gram, one, beta)
+        _product(work, gram, n, gram, n, n, mixed, mixed, c, gamma)
+        _product(work, mixed, n, turned, m, n, y, next_turned, one, zero)
         turned, next_turned = next_turned, turned
     _rearrange(work, 0, down, across, n, m, y, True)
 
@@ -289,7 +288,7 @@ def _orthogonalize_lanes(
     given: Any, at: int, out: Any, to: int, shapes: Any, firsts: Any, places: Any, others: Any, work: Any,
     address: Any, numbers: Any, eps: Any, steps: int,
 ) -> None:  # fmt: skip
-    """Arguments as attributes of `Matrices`."""
+    """Arguments: as of `orthogonalize_lanes`, and attributes of `Matrices`."""
     item = given.itemsize
     lanes = VECTOR // item
     whole, read, written = address[0], address[1], address[2]
@@ -311,7 +310,8 @@ def _orthogonalize_lanes(
     for k in range(len(others)):
         lo, hi = others[k]
         for lane in range(given.shape[0]):
-            out[lane, to, lo:hi] = given[lane, at, lo:hi]
+            for i in range(lo, hi):
+                out[lane, to, i] = given[lane, at, i]
 
 
 @cache
@@ -321,6 +321,8 @@ def _kernel() -> Any:
 
 class Matrices:
     """What matrix ops need to know of the parameter tensors of a lane, and where they work.
+
+    2-D tensors are listed by shape, since matrices of one shape share vectors.
 
     Args:
         shapes, offsets: of the parameter tensors, and where they begin, as in `Layout`.
@@ -342,8 +344,8 @@ class Matrices:
         self.others = np.array(others, np.int64).reshape(-1, 2)
         self.work = aligned(lanes * max((3 * r * c + 2 * min(r, c) ** 2 for r, c in alike), default=0), real)
         self.address = np.zeros((3, lanes), np.int64)
-        a, b, c = np.array(ops.NEWTON_SCHULZ, real).astype(float)
-        beta = float(real(b / (2 * c)))
+        a, b, c = (float(real(k)) for k in ops.NEWTON_SCHULZ)
+        beta = float(real(b / (2 * c)))  # as it is used, so that a comes out right
         self.numbers = np.array([beta, c, a - c * beta**2, 1, 0], real)
         self.eps = real(ops.NEWTON_SCHULZ_EPS)
 

@@ -63,11 +63,54 @@ def test_single_precision_is_as_near_the_truth_as_a_librarys(shape: tuple[int, i
     assert np.median(ours) <= 2 * np.median(librarys)
 
 
-def test_a_lane_does_not_depend_on_its_neighbours() -> None:
-    x = np.random.default_rng(0).normal(size=(5, 17 * 23)).astype(np.float32)
-    together = of_lanes(x, [(17, 23)])
-    for lane in range(5):
-        assert (of_lanes(x[lane : lane + 1], [(17, 23)]) == together[lane]).all()
+ODD = [(17, 23), (1, 9), (31, 1), (3, 5), (17, 23), (5,), (24, 7), (1, 1)]
+
+
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+def test_a_lane_does_not_depend_on_its_neighbours_or_on_how_many_they_are(real: type) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(37, sum(int(np.prod(shape)) for shape in ODD))).astype(real)
+    together = of_lanes(x, ODD)
+    for n_lanes in (1, 2, 7, 8, 9, 16, 17, 36):
+        lanes = rng.permutation(len(x))[:n_lanes]
+        assert (of_lanes(x[lanes], ODD) == together[lanes]).all()
+
+
+def test_a_tensor_does_not_depend_on_the_others_of_its_lane() -> None:
+    shapes = [(6, 6), (9,), (6, 6), (4, 8), (6, 6)]
+    x = np.random.default_rng(0).normal(size=(3, 3 * 36 + 9 + 32)).astype(np.float32)
+    out, lo = of_lanes(x, shapes), 0
+    for shape in shapes:
+        hi = lo + int(np.prod(shape))
+        assert (of_lanes(x[:, lo:hi], [shape]) == out[:, lo:hi]).all()
+        lo = hi
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (17, 23), (2, 2), (30, 3)])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_broken_lane_breaks_no_other(shape: tuple[int, int], bad: float) -> None:
+    x = np.random.default_rng(0).normal(size=(19, shape[0] * shape[1])).astype(np.float32)
+    whole = of_lanes(x, [shape])
+    x[[4, 18], 1] = bad
+    broken = of_lanes(x, [shape])
+    assert np.isnan(broken[[4, 18]]).all()
+    rest = [lane for lane in range(19) if lane not in (4, 18)]
+    assert (broken[rest] == whole[rest]).all()
+
+
+def test_may_work_in_place() -> None:
+    x = np.random.default_rng(0).normal(size=(9, 1, 5 * 7)).astype(np.float32)
+    wanted = of_lanes(x[:, 0], [(5, 7)])
+    orthogonalize_lanes(x, 0, x, 0, Matrices([(5, 7)], np.array([0, 35], np.int64), np.float32))
+    assert (x[:, 0] == wanted).all()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_numbers_whose_squares_single_precision_cannot_hold(scale: float) -> None:
+    assert TABLE is not None
+    x = (scale * np.random.default_rng(0).normal(size=(2, 6 * 8))).astype(np.float32)
+    for made, given_lane in zip(of_lanes(x, [(6, 8)]), x, strict=True):
+        np.testing.assert_allclose(made.reshape(6, 8), TABLE(given_lane.reshape(6, 8)), rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_not_finite_or_zero_goes_through() -> None:
