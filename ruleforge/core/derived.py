@@ -43,6 +43,7 @@ def _patterns() -> dict[str, list[tuple[Op, Expr]]]:
 
 
 _PATTERNS = _patterns()
+RECOGNISED = frozenset(row.name for pairs in _PATTERNS.values() for row, _ in pairs)
 
 
 def recognised(item: Expr, kinds: Mapping[Expr, Kind]) -> Term | None:

@@ -235,6 +235,10 @@ TERM: tuple[Law, ...] = (
     *_family(EVEN, "f(-x) -> f(x) | an even function\n f(abs(x)) -> f(x) | an even function"),
     *_family(ODD_INCREASING, "sign(f(x)) -> sign(x) | an odd, increasing function keeps the sign"),
     *_family(NORMS, "ema_hat(x, r) / f(ema_hat(x, r)) -> ema(x, r) / f(ema(x, r)) | 1 - r ** t > 0"),
+    *read_laws("""
+    norm(graft(x, y)) -> norm(y)             | x is 0 only where y is
+    graft(graft(x, y), z) -> graft(x, z)     | y is 0 only where x or z is
+    """),
     *_comparisons("""
     p * x ~ 0 -> x ~ 0                       | a positive factor does not change a sign
     x / p ~ 0 -> x ~ 0                       | a positive factor does not change a sign

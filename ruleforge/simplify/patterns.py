@@ -19,7 +19,8 @@ same letter for the same term; its first character says which terms:
 | s       | in laws about states: the state's own old value                        |
 | f       | in a family: the name of an op                                         |
 
-Numbers match themselves. Arguments of commutative ops match in either order.
+Numbers match themselves. Arguments of commutative ops match in either order. Derived ops such as `graft`
+are spelled out, as they are in the terms that laws meet.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from functools import cache
 
 from ruleforge.core import expr as ex
 from ruleforge.core.build import BINARY, COMPARE
+from ruleforge.core.derived import RECOGNISED
 from ruleforge.core.expr import Expr
 from ruleforge.core.ops import COMMUTATIVE, OPS
 from ruleforge.errors import RuleError
@@ -64,8 +66,20 @@ def _read(tree: ast.expr) -> Pattern:
         case ast.Compare(left=left, ops=[op], comparators=[right]):
             return (COMPARE[type(op)], _read(left), _read(right))
         case ast.Call(func=ast.Name(id=name), args=args) if name in OPS and len(args) == OPS[name].arity:
-            return (name, *(_read(arg) for arg in args))
+            parts = [_read(arg) for arg in args]
+            if name in RECOGNISED:
+                return _filled(read(OPS[name].expansion), dict(zip(OPS[name].param_names, parts, strict=True)))
+            return (name, *parts)
     raise RuleError(f"a law cannot be read: {ast.unparse(tree)}")
+
+
+def _filled(pattern: Pattern, letters: Mapping[str, Pattern]) -> Pattern:
+    """A pattern with patterns for its letters."""
+    if pattern[0] == "letter":
+        return letters[str(pattern[1])]
+    if pattern[0] in ("number", "leaf"):
+        return pattern
+    return (pattern[0], *(_filled(part, letters) for part in pattern[1:]))  # type: ignore[arg-type]
 
 
 def match(

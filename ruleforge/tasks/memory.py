@@ -82,3 +82,34 @@ def recall(
         batch_size=batch_size, steps=steps,
         sources="generated; long time lags: Hochreiter & Schmidhuber 1997, Neural Computation 9(8)",
     )  # fmt: skip
+
+
+def marked(
+    batch_size: int = 32,
+    steps: int = 200,
+    name: str = "marked",
+    length: int = 6,
+    width: int = 12,
+) -> Task:
+    """A gated network says which number of a sequence was marked (endless data, 200 validation rows).
+
+    Args:
+        batch_size: fresh sequences a step.
+        steps: optimizer steps of the full budget.
+        name: what tables call it; another name is other validation sequences.
+        length: numbers of a sequence, each with a mark of 0 or 1 (3 to 24).
+        width: of the hidden state.
+    """
+    knobs_within(name, length=(length, 3, 24))
+
+    def draw(generator: torch.Generator, n: int) -> Batch:
+        numbers = 2 * torch.rand(n, length, generator=generator) - 1
+        marks = F.one_hot(torch.randint(length, (n,), generator=generator), length).float()
+        target = (numbers * marks).sum(1, keepdim=True) * 3**0.5  # uniform on ±1: variance 1/3
+        return torch.stack([numbers, marks], -1), target
+
+    net = MinimalGated(2, 1, width)
+    return endless(
+        name, net.init, net, draw, draw(generator_from(name, "valid", length), 200),
+        batch_size=batch_size, steps=steps, sources="generated",
+    )  # fmt: skip
