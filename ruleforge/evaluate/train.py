@@ -37,7 +37,7 @@ from ruleforge.tasks.base import Batch
 TRAIN_TAIL = 0.1
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=256)  # every workload of a search in both sizes: a compiled one takes a second to load
 def gradient_plane(workload: Workload, n_lanes: int, is_compiled: bool) -> GradientPlane:
     """The gradient plane of a workload, once a process; a compiled one is made for `n_lanes` lanes."""
     layout, weights, batch = example(workload, n_lanes)
@@ -46,7 +46,7 @@ def gradient_plane(workload: Workload, n_lanes: int, is_compiled: bool) -> Gradi
     return CompiledPlane(workload.task, layout, weights, batch)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=128)  # half a megabyte each
 def training_data(
     workload: Workload, seed: int, n_steps: int, n_lanes: int, is_compiled: bool, device: str = "cpu"
 ) -> tuple[Tensor, list[Batch]]:
