@@ -112,9 +112,10 @@ class CompiledPlane(GradientPlane):
         layout: of its parameters.
         weights: of the shape that it is made for, (L, P).
         batch: a batch; all have its shapes.
+        identity: what no other task at no other size is called, to find it compiled by; "" keeps nothing.
     """
 
-    def __init__(self, task: Task, layout: Layout, weights: Tensor, batch: Batch) -> None:
+    def __init__(self, task: Task, layout: Layout, weights: Tensor, batch: Batch, identity: str = "") -> None:
         super().__init__(task, layout)
         eager = GradientPlane(task, layout)
         self._names = list(eager.evaluate(weights[:1]))
@@ -125,8 +126,9 @@ class CompiledPlane(GradientPlane):
         def scores(weights: Tensor) -> tuple[Tensor, ...]:
             return tuple(eager.evaluate(weights).values())
 
-        self._step = graphs.CompiledFunction(gradients, weights, batch)
-        self._scores = graphs.CompiledFunction(scores, weights)
+        step, read = (identity and f"{identity} {part}" for part in ("step", "scores"))
+        self._step = graphs.CompiledFunction(gradients, weights, batch, step)
+        self._scores = graphs.CompiledFunction(scores, weights, (), read)
         self._valid = self._scores.prepared(())
 
     def prepared(self, batch: Batch) -> Batch:

@@ -5,7 +5,8 @@ its worst where the rows of a small product are short (10 classes: a third of th
 is written transposed, and what follows lies (lane, class, row) and runs along the rows. That changes
 nothing but rounding.
 
-Knows nothing of tasks and rules. What is compiled is kept on disk by torch's own cache.
+Knows nothing of tasks and rules. What is compiled is kept on disk by torch's own cache, which is asked with a
+traced graph; `kept_graphs` keeps it under a name, and is asked first.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.overrides import TorchFunctionMode
+
+from ruleforge.evaluate import kept_graphs
 
 aten = torch.ops.aten
 Function = Callable[..., tuple[Tensor, ...]]
@@ -47,18 +50,20 @@ class CompiledFunction:
         function: (lanes, *batch) → tensors.
         lanes: what has the lanes; its values do not matter.
         batch: what all lanes share; the values do not matter.
+        identity: what nothing but this function at these shapes is called; then it is kept on disk, and other
+            processes load it without tracing it. "" keeps nothing.
     """
 
-    def __init__(self, function: Function, lanes: Tensor, batch: Sequence[Tensor] = ()) -> None:
-        from torch._inductor import config, standalone_compile
+    def __init__(
+        self, function: Function, lanes: Tensor, batch: Sequence[Tensor] = (), identity: str = ""
+    ) -> None:
+        from torch._inductor import config
 
-        graph = arranged(trace(function, (lanes, *batch)), (lanes, *batch))
-        self._prologue, rest = without_lanes(graph)
-        args: list[Any] = [lanes, *self.prepared(batch)]
         # Processes of ours compile side by side already; shapes were checked where they were made; one C++
         # file a graph compiles faster than one a loop, and calls them faster than Python does.
         with config.patch(compile_threads=1, size_asserts=False, cpp_wrapper=True):
-            self._rest: Any = standalone_compile(rest, args, dynamic_shapes="from_example_inputs")
+            kept = kept_graphs.load(identity) if identity else None
+            self._prologue, self._rest = kept or _compiled(function, lanes, batch, identity)
 
     def prepared(self, batch: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """What the lanes need of a batch."""
@@ -66,6 +71,18 @@ class CompiledFunction:
 
     def __call__(self, lanes: Tensor, prepared: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return tuple(self._rest(lanes, *prepared))
+
+
+def _compiled(function: Function, lanes: Tensor, batch: Sequence[Tensor], identity: str) -> tuple[Any, Any]:
+    """What prepares a batch, and the rest in machine code."""
+    from torch._inductor import standalone_compile
+
+    prologue, rest = without_lanes(arranged(trace(function, (lanes, *batch)), (lanes, *batch)))
+    args: list[Any] = [lanes, *map(_short_rows_transposed, prologue(*batch))]
+    made = standalone_compile(rest, args, dynamic_shapes="from_example_inputs")
+    if identity:
+        kept_graphs.keep(identity, prologue, batch, made)
+    return prologue, made
 
 
 def trace(function: Function, args: Sequence[Tensor]) -> fx.GraphModule:

@@ -33,6 +33,7 @@ from ruleforge.evaluate.schedules import factor
 from ruleforge.evaluate.threads import training_thread
 from ruleforge.tasks import Workload
 from ruleforge.tasks.base import Batch
+from ruleforge.tasks.workload import USER_SUITE
 
 TRAIN_TAIL = 0.1
 
@@ -43,7 +44,9 @@ def gradient_plane(workload: Workload, n_lanes: int, is_compiled: bool) -> Gradi
     layout, weights, batch = example(workload, n_lanes)
     if not is_compiled:
         return eager_plane(workload, layout)
-    return CompiledPlane(workload.task, layout, weights, batch)
+    # A user's file may import what its digest does not cover.
+    identity = "" if workload.suite == USER_SUITE else f"{workload.source_hash()} {n_lanes}"
+    return CompiledPlane(workload.task, layout, weights, batch, identity)
 
 
 @lru_cache(maxsize=128)  # half a megabyte each
