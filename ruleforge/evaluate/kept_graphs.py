@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from hashlib import blake2b
