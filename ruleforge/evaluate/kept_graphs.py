@@ -28,7 +28,7 @@ def load(identity: str) -> tuple[Any, Any] | None:
     """What prepares a batch, and the compiled rest; None where nothing is kept that can be loaded."""
     from torch._inductor.standalone_compile import CompiledArtifact
 
-    batch_part, lanes_part = _places(identity)
+    batch_part, lanes_part = places(identity)
     if not (batch_part.exists() and lanes_part.exists()):
         return None
     try:
@@ -41,12 +41,15 @@ def load(identity: str) -> tuple[Any, Any] | None:
 
 def keep(identity: str, prologue: fx.GraphModule, batch: Sequence[Tensor], rest: Any) -> None:
     """Keep a function; where no file can be written it is compiled in every process."""
-    batch_part, lanes_part = _places(identity)
+    batch_part, lanes_part = places(identity)
     try:
         batch_part.parent.mkdir(parents=True, exist_ok=True)
-        _write(
-            batch_part, lambda place: torch.export.save(torch.export.export(prologue, tuple(batch)), place)
-        )
+        exported = torch.export.export(prologue, tuple(batch))
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "No complete tensor"
+            )  # constants that are views; they come back
+            _write(batch_part, lambda place: torch.export.save(exported, place))
         _write(lanes_part, lambda place: rest.save(path=place, format="binary"))
     except OSError as error:
         _log.warning("compiled gradients cannot be kept in %s: %s", batch_part.parent, error)
@@ -58,7 +61,8 @@ def _write(path: Path, write: Callable[[str], None]) -> None:
     part.replace(path)
 
 
-def _places(identity: str) -> tuple[Path, Path]:
+def places(identity: str) -> tuple[Path, Path]:
+    """The files of a function: what prepares a batch, and the compiled rest."""
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     name = blake2b(f"{identity} {_machine()}".encode(), digest_size=16).hexdigest()
