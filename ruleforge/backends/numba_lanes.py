@@ -19,6 +19,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
@@ -185,17 +186,13 @@ class NumbaLanes:
         self._full = aligned(full, self._real)
         return made
 
-    def _merge(self) -> list[tuple[int, int, _Group | None]]:
-        """Lanes to step with one call: all neighbours without matrix ops, or a group with some."""
-        runs: list[tuple[int, int, _Group | None]] = []
-        for group in self._groups:
-            last = group.first + group.n_lanes
-            if group.code.has_matrix:
-                runs.append((group.first, last, group))
-            elif runs and runs[-1][2] is None:
-                runs[-1] = (runs[-1][0], last, None)
-            else:
-                runs.append((group.first, last, None))
+    def _merge(self) -> list[tuple[int, int, list[_Group]]]:
+        """Neighbours to step together: lanes without matrix ops, or the groups of lanes with some."""
+        runs = []
+        for has_matrix, neighbours in groupby(self._groups, lambda group: group.code.has_matrix):
+            groups = list(neighbours)
+            last = groups[-1].first + groups[-1].n_lanes
+            runs.append((groups[0].first, last, groups if has_matrix else []))
         return runs
 
     def _start(self, group: LaneGroup, made: _Group, lr0: Lanes) -> None:
@@ -278,14 +275,15 @@ class NumbaLanes:
                 first, last, first_phase, last_phase,
             )  # fmt: skip
 
-        for first, last, group in self._runs:
-            if group is None:
+        for first, last, groups in self._runs:
+            if not groups:
                 run(first, last, 0, nk.ALL_PHASES)
-                continue
-            for phase, calls in enumerate(group.code.matrix):
-                run(first, last, phase, phase + 1)
-                for call in calls:
-                    self._run_matrix(call, group, w[first:last], g[first:last])
+            for phase in range(max((len(group.code.matrix) for group in groups), default=0)):
+                run(first, last, phase, phase + 1)  # lanes that have no such phase are passed over
+                for group in groups:
+                    for call in chain(*group.code.matrix[phase : phase + 1]):
+                        lanes = slice(group.first, group.first + group.n_lanes)
+                        self._run_matrix(call, group, w[lanes], g[lanes])
 
     def _view(self, name: str, tensor: torch.Tensor) -> Array:
         shape = (self._n_lanes, self._layout.n_weights)
