@@ -40,7 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error:No complete tensor")
 def test_what_is_kept_is_loaded_untraced_and_answers_alike(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
