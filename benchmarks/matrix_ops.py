@@ -12,11 +12,11 @@ import argparse
 import time
 
 import numpy as np
-import torch
 
 from ruleforge.backends.base import Layout
 from ruleforge.backends.numba_matrix import Matrices, orthogonalize_lanes
 from ruleforge.core.ops import NEWTON_SCHULZ_STEPS
+from ruleforge.evaluate.gradients import layout_of
 from ruleforge.tasks import load_suite
 
 
@@ -52,8 +52,7 @@ def main() -> None:
     real = np.float64 if args.double else np.float32
     layouts = {}
     for workload in load_suite(args.suite):
-        params = workload.task.init(torch.Generator().manual_seed(0))
-        layouts[workload.name] = Layout(tuple(params), tuple(tuple(p.shape) for p in params.values()))
+        layouts[workload.name] = layout_of(workload.data(0, 1).params)
     print(f"{'µs per lane (GFLOP/s)':24}" + "".join(f"{f'{n} lanes':>18}" for n in args.lanes))
     sums = np.zeros(len(args.lanes))
     for name, layout in layouts.items():

@@ -40,19 +40,21 @@ def load(identity: str) -> tuple[Any, Any] | None:
 
 
 def keep(identity: str, prologue: fx.GraphModule, batch: Sequence[Tensor], rest: Any) -> None:
-    """Keep a function; where no file can be written it is compiled in every process."""
+    """Keep a function; where no file can be written it is traced in every process."""
     batch_part, lanes_part = places(identity)
     try:
         batch_part.parent.mkdir(parents=True, exist_ok=True)
         exported = torch.export.export(prologue, tuple(batch))
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", "No complete tensor"
-            )  # constants that are views; they come back
+        with warnings.catch_warnings():  # of constants that are views; they are kept all the same
+            warnings.filterwarnings("ignore", "No complete tensor")
             _write(batch_part, lambda place: torch.export.save(exported, place))
         _write(lanes_part, lambda place: rest.save(path=place, format="binary"))
     except OSError as error:
-        _log.warning("compiled gradients cannot be kept in %s: %s", batch_part.parent, error)
+        _log.warning(
+            "compiled gradients cannot be kept in %s, and are traced in every process: %s",
+            batch_part.parent,
+            error,
+        )
 
 
 def _write(path: Path, write: Callable[[str], None]) -> None:

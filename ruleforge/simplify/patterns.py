@@ -68,9 +68,8 @@ def _read(tree: ast.expr) -> Pattern:
         case ast.Call(func=ast.Name(id=name), args=args) if name in OPS and len(args) == OPS[name].arity:
             parts = [_read(arg) for arg in args]
             if name in RECOGNISED:
-                return _filled(
-                    read(OPS[name].expansion), dict(zip(OPS[name].param_names, parts, strict=True))
-                )
+                letters = dict(zip(OPS[name].param_names, parts, strict=True))
+                return _filled(read(OPS[name].expansion), letters)
             return (name, *parts)
     raise RuleError(f"a law cannot be read: {ast.unparse(tree)}")
 

@@ -13,13 +13,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from ruleforge.errors import RunError
 from ruleforge.evaluate import graphs, prepare
-from ruleforge.evaluate.gradients import (
-    GradientPlane,
-    OneByOnePlane,
-    flatten,
-    layout_of,
-    refusal,
-)
+from ruleforge.evaluate.gradients import GradientPlane, OneByOnePlane, flatten, layout_of, refusal
 from ruleforge.evaluate.lanes import ChunkJob, LaneSpec, Plan, RuleLanes
 from ruleforge.evaluate.prepare import compilable, compile_gradients
 from ruleforge.evaluate.threads import training_thread
@@ -41,9 +35,9 @@ def some_lanes(workload: Workload, n_lanes: int = LANES) -> tuple[Tensor, tuple[
     return flatten(data.params) + 0.05 * noise, tuple(column[0] for column in data.batches)
 
 
-def traced_step(workload: Workload, weights: Tensor, batch: tuple[Tensor, ...]) -> fx.GraphModule:
+def traced_step(workload: Workload, weights: Tensor, batch: tuple[Tensor, ...], t: int = 1) -> fx.GraphModule:
     plane = GradientPlane(workload.task, layout_of(workload.data(0, 1).params))
-    return graphs.trace(lambda w, *b: plane.step(w, b, 1), (weights, *batch))
+    return graphs.trace(lambda w, *b: plane.step(w, b, t), (weights, *batch))
 
 
 def arranged_step(workload: Workload, weights: Tensor, batch: tuple[Tensor, ...]) -> fx.GraphModule:
@@ -55,10 +49,11 @@ def test_the_arranged_graph_computes_what_the_task_does_at_any_step(name: str) -
     """So every built-in workload can be compiled, and `compilable` need not look."""
     workload = WORKLOADS[name]
     weights, batch = some_lanes(workload)
-    losses, grads = arranged_step(workload, weights, batch)(weights, *batch)
+    first, later = (traced_step(workload, weights, batch, t) for t in (1, 2))
+    assert graphs.is_same(first, later)
+    losses, grads = graphs.arranged(first, (weights, *batch))(weights, *batch)
     plane = GradientPlane(workload.task, layout_of(workload.data(0, 1).params))
     expected_losses, expected = plane.step(weights, batch, 1)
-    assert all(map(torch.equal, (expected_losses, expected), plane.step(weights, batch, 2)))
     assert torch.allclose(losses, expected_losses, rtol=1e-5)
     assert torch.allclose(grads, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
@@ -163,6 +158,10 @@ def refusal_of(task: Task) -> str:
 
 def test_a_loss_that_reads_the_steps_number_is_not_compiled() -> None:
     assert refusal_of(keyed_task()) == "its loss reads the step's number"
+
+
+def test_no_builtin_workload_is_refused() -> None:
+    assert compilable(list(WORKLOADS.values()), pytest.fail) == tuple(WORKLOADS)
 
 
 def test_without_a_compiler_gradients_stay_eager_and_it_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
