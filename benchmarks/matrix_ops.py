@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 from ruleforge.backends.base import Layout
-from ruleforge.backends.numba_matrix import Matrices, orthogonalize_lanes
+from ruleforge.backends.numba_matrix import Matrices, orthogonalize_lanes, rows
 from ruleforge.core.ops import NEWTON_SCHULZ_STEPS
 from ruleforge.evaluate.gradients import layout_of
 from ruleforge.tasks import load_suite
@@ -29,13 +29,13 @@ def flops(shape: tuple[int, ...]) -> int:
 
 def seconds(layout: Layout, n_lanes: int, real: type) -> float:
     """Of a call; median of nine measurements of at least 5 ms."""
-    given = np.random.default_rng(0).normal(size=(n_lanes, 1, layout.n_weights)).astype(real)
+    given = np.random.default_rng(0).normal(size=(n_lanes, layout.n_weights)).astype(real)
     out, matrices = np.empty_like(given), Matrices(layout.shapes, np.array(layout.offsets, np.int64), real)
 
     def measure(n_calls: int) -> float:
         start = time.perf_counter()
         for _ in range(n_calls):
-            orthogonalize_lanes(given, 0, out, 0, matrices)
+            orthogonalize_lanes(rows(given), rows(out), matrices)
         return (time.perf_counter() - start) / n_calls
 
     measure(1)

@@ -19,7 +19,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, groupby
+from itertools import groupby, zip_longest
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from ruleforge.backends import numba_kernels as nk
 from ruleforge.backends.base import LaneGroup, Layout
 from ruleforge.backends.numba_code import CONST_AT, IS_MATRIX, Code, MatrixCall, encode
 from ruleforge.backends.numba_loops import ACC, aligned
-from ruleforge.backends.numba_matrix import Matrices, orthogonalize_lanes
+from ruleforge.backends.numba_matrix import Matrices, orthogonalize_lanes, rows
 from ruleforge.backends.numba_matrix import warm_up as warm_up_matrix_ops
 from ruleforge.backends.reference import RuleState
 from ruleforge.backends.states import counts_of, lane_state, require_state, starts
@@ -94,6 +94,22 @@ class _Group:
     scalars_at: int
     states_at: int
     full_at: int
+
+
+@dataclass(frozen=True)
+class _MatrixOp:
+    """A matrix op after a phase, for all lanes that have it there; addresses in bytes, one a lane.
+
+    Attributes:
+        op: its name.
+        base: where `source` is counted from: 0 from nothing, 1 from the gradients, 2 from the weights.
+        source, target: what is read and written.
+    """
+
+    op: str
+    base: Array
+    source: Array
+    target: Array
 
 
 class NumbaLanes:
@@ -186,14 +202,41 @@ class NumbaLanes:
         self._full = aligned(full, self._real)
         return made
 
-    def _merge(self) -> list[tuple[int, int, list[_Group]]]:
-        """Neighbours to step together: lanes without matrix ops, or the groups of lanes with some."""
+    def _merge(self) -> list[tuple[int, int, list[list[_MatrixOp]]]]:
+        """Neighbours to step together, and what follows each phase where they have matrix ops."""
         runs = []
         for has_matrix, neighbours in groupby(self._groups, lambda group: group.code.has_matrix):
             groups = list(neighbours)
             last = groups[-1].first + groups[-1].n_lanes
-            runs.append((groups[0].first, last, groups if has_matrix else []))
+            runs.append((groups[0].first, last, self._matrix_ops(groups) if has_matrix else []))
         return runs
+
+    def _matrix_ops(self, groups: Sequence[_Group]) -> list[list[_MatrixOp]]:
+        """The matrix ops that follow each phase, each for all lanes of the groups that have it there."""
+        found: list[list[_MatrixOp]] = []
+        for phase in zip_longest(*(group.code.matrix for group in groups), fillvalue=()):
+            calls: dict[str, list[tuple[_Group, MatrixCall]]] = {}
+            for group, of_group in zip(groups, phase, strict=True):
+                for call in of_group:
+                    calls.setdefault(call.op, []).append((group, call))
+            found.append([self._matrix_op(op, each) for op, each in calls.items()])
+        return found
+
+    def _matrix_op(self, op: str, calls: Sequence[tuple[_Group, MatrixCall]]) -> _MatrixOp:
+        bases, sources, targets = [], [], []
+        for group, call in calls:
+            space, index = call.arg
+            full = self._full_of(group)
+            kept = {"state": self._states_of(group), "full": full}
+            if space in kept:
+                bases += [0] * group.n_lanes
+                sources.append(rows(kept[space][:, index]))
+            else:
+                bases += [1 + ("g", "w").index(space)] * group.n_lanes
+                width = self._layout.n_weights * self._full.itemsize
+                sources.append(np.arange(group.first, group.first + group.n_lanes) * width)
+            targets.append(rows(full[:, call.out]))
+        return _MatrixOp(op, np.array(bases), np.concatenate(sources), np.concatenate(targets))
 
     def _start(self, group: LaneGroup, made: _Group, lr0: Lanes) -> None:
         """Constants, hyperparameters and the states before the first step."""
@@ -275,15 +318,14 @@ class NumbaLanes:
                 first, last, first_phase, last_phase,
             )  # fmt: skip
 
-        for first, last, groups in self._runs:
-            if not groups:
+        starts = np.array([0, g.ctypes.data, w.ctypes.data])
+        for first, last, phases in self._runs:
+            if not phases:
                 run(first, last, 0, nk.ALL_PHASES)
-            for phase in range(max((len(group.code.matrix) for group in groups), default=0)):
+            for phase, matrix_ops in enumerate(phases):
                 run(first, last, phase, phase + 1)  # lanes that have no such phase are passed over
-                for group in groups:
-                    for call in chain(*group.code.matrix[phase : phase + 1]):
-                        lanes = slice(group.first, group.first + group.n_lanes)
-                        self._run_matrix(call, group, w[lanes], g[lanes])
+                for each in matrix_ops:
+                    _MATRIX_OPS[each.op](starts[each.base] + each.source, each.target, self._matrices)
 
     def _view(self, name: str, tensor: torch.Tensor) -> Array:
         shape = (self._n_lanes, self._layout.n_weights)
@@ -300,16 +342,6 @@ class NumbaLanes:
         if array.shape != (self._n_lanes,):
             raise RunError(f"{name} has shape {array.shape}, expected ({self._n_lanes},)")
         return array
-
-    def _run_matrix(self, call: MatrixCall, group: _Group, w: Array, g: Array) -> None:
-        """Apply a matrix op to each 2-D parameter tensor of each lane of a group; copy the others."""
-        full = self._full_of(group)
-        space, index = call.arg
-        if space in ("g", "w"):
-            source, index = (g if space == "g" else w)[:, None], 0
-        else:
-            source = full if space == "full" else self._states_of(group)
-        _MATRIX_OPS[call.op](source, index, full, call.out, self._matrices)
 
     @cached_property
     def _matrices(self) -> Matrices:

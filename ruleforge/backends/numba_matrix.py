@@ -285,11 +285,11 @@ def _newton_schulz(work: Any, rows: int, columns: int, numbers: Any, eps: Any, s
 
 
 def _orthogonalize_lanes(
-    given: Any, at: int, out: Any, to: int, shapes: Any, firsts: Any, places: Any, others: Any, work: Any,
-    address: Any, numbers: Any, eps: Any, steps: int,
+    sources: Any, targets: Any, shapes: Any, firsts: Any, places: Any, others: Any, work: Any, address: Any,
+    numbers: Any, eps: Any, steps: int,
 ) -> None:  # fmt: skip
     """Arguments: as of `orthogonalize_lanes`, and attributes of `Matrices`."""
-    item = given.itemsize
+    item = work.itemsize
     lanes = VECTOR // item
     whole, read, written = address[0], address[1], address[2]
     for v in range(lanes):
@@ -297,21 +297,21 @@ def _orthogonalize_lanes(
     for k in range(len(shapes)):
         rows, columns = shapes[k]
         size, alike = rows * columns, places[firsts[k] : firsts[k + 1]]
-        n_matrices = given.shape[0] * len(alike)
+        n_matrices = len(sources) * len(alike)
         for first in range(0, n_matrices, lanes):
             for v in range(lanes):  # the last vector is filled up with the last matrix
                 lane, tensor = divmod(min(first + v, n_matrices - 1), len(alike))
-                inner = alike[tensor] * item
-                read[v] = given.ctypes.data + lane * given.strides[0] + at * given.strides[1] + inner
-                written[v] = out.ctypes.data + lane * out.strides[0] + to * out.strides[1] + inner
+                read[v] = sources[lane] + alike[tensor] * item
+                written[v] = targets[lane] + alike[tensor] * item
             _gather(work, read, whole, size)
             _newton_schulz(work, rows, columns, numbers, eps, steps)
             _scatter(work, whole, written, size)
     for k in range(len(others)):
         lo, hi = others[k]
-        for lane in range(given.shape[0]):
+        for lane in range(len(sources)):
+            given, out = pointer_to(work, sources[lane]), pointer_to(work, targets[lane])
             for i in range(lo, hi):
-                out[lane, to, i] = given[lane, at, i]
+                out[i] = given[i]
 
 
 @cache
@@ -350,22 +350,27 @@ class Matrices:
         self.eps = real(ops.NEWTON_SCHULZ_EPS)
 
 
-def orthogonalize_lanes(given: NDArray[Any], at: int, out: NDArray[Any], to: int, matrices: Matrices) -> None:
+def rows(array: NDArray[Any]) -> NDArray[np.int64]:
+    """The addresses of an array's rows."""
+    return array.ctypes.data + np.arange(len(array), dtype=np.int64) * array.strides[0]
+
+
+def orthogonalize_lanes(sources: NDArray[np.int64], targets: NDArray[np.int64], matrices: Matrices) -> None:
     """The table's `orthogonalize` of every 2-D parameter tensor of every lane; other tensors are copied.
 
     Args:
-        given, at: (L, N, P), contiguous, of the type of `matrices`, and which of the N is read.
-        out, to: the same, and which is written.
+        sources: addresses of what is read, (L,): the parameters of a lane, of the type of `matrices`.
+        targets: of what is written.
         matrices: of a lane.
     """
     m = matrices
     _kernel()(
-        given, at, out, to, m.shapes, m.firsts, m.places, m.others, m.work, m.address, m.numbers, m.eps,
+        sources, targets, m.shapes, m.firsts, m.places, m.others, m.work, m.address, m.numbers, m.eps,
         ops.NEWTON_SCHULZ_STEPS,
     )  # fmt: skip
 
 
 def warm_up(real: Any) -> None:
     """Compile what a float type needs, or load it from numba's cache on disk."""
-    none = np.zeros((0, 1, 0), real)
-    orthogonalize_lanes(none, 0, none, 0, Matrices((), np.zeros(1, np.int64), real))
+    none = np.zeros(0, np.int64)
+    orthogonalize_lanes(none, none, Matrices((), np.zeros(1, np.int64), real))
