@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from ruleforge.app.learning_rates import lr_lines, lr_ratios, shown
+from ruleforge.core.rule import Rule
 from ruleforge.core.text import RuleText
 from ruleforge.errors import InputError
 from ruleforge.evaluate.evaluator import Outcome
@@ -52,7 +54,7 @@ def publish(champion: Finalist, adam: Mapping[str, Outcome], seed: int) -> Publi
     simplified = simplify(champion.rule, time_limit_s=TIME_LIMIT_S)
     named = promote_constants(simplified.after)
     ratios = lr_ratios(champion.outcomes, adam, simplified.scale)
-    match = _nearest(champion)
+    match = _nearest(champion.rule.rule)
     name = str(match) if match and match.is_exact and champion.is_new else str(champion.known_as)
     doc = _docstring(champion, name, match, ratios, seed)
     text = RuleText(named.rule, named.lines, named.hypers, named.states, doc)
@@ -70,10 +72,11 @@ def publish(champion: Finalist, adam: Mapping[str, Outcome], seed: int) -> Publi
     return Published(str(text), record, simplified.notes)
 
 
-def _nearest(champion: Finalist) -> Match | None:
+@lru_cache(maxsize=64)
+def _nearest(rule: Rule) -> Match | None:
     """The known rule that behaves most like it; None for one that is finite almost nowhere."""
     try:
-        return nearest(champion.rule.rule, most=1)[0]
+        return nearest(rule, most=1)[0]
     except InputError:
         return None
 

@@ -85,7 +85,6 @@ def run_search(
     resuming.tell_foreign_code(workloads, progress.message)
     validation = load_validation_workloads(config)
     plan = make_plan(config, workloads, backend, progress.message, validation)
-    prepare_plane(plan.update_plane, progress.message)
     text = resolved_toml(config)
     meta = {
         "seed": config.seed,
@@ -101,9 +100,9 @@ def run_search(
     ):
         progress = KeptProgress(progress, store.log)
         resuming.begin(store, workers, parallel)
-        compile_gradients(Suites(workloads, validation).all, plan, pool, progress.message)
+        once_s = _compile(plan, Suites(workloads, validation), pool, progress)
         tuned = _tune_rungs(config, store, plan, pool, workloads, progress)
-        return _go(config, store, plan, pool, workloads, tuned, progress, began)
+        return _go(config, store, plan, pool, workloads, tuned, progress, began, once_s)
 
 
 def resume_run(path: Path, *, workers: int = 1, parallel: str = "loky", progress: Progress) -> dict[str, Any]:
@@ -124,19 +123,28 @@ def resume_run(path: Path, *, workers: int = 1, parallel: str = "loky", progress
         resuming.require_sound(store)
         config = resuming.config_of(store, progress.message)
         plan = Plan.from_record(store.meta["plan"])
-        prepare_plane(plan.update_plane, progress.message)
         workloads = load_workloads(config)
         resuming.tell_foreign_code(workloads, progress.message)
         resuming.tell_differences(store, workloads, progress.message)
         resuming.begin(store, workers, parallel)
         with _pool(config, store, workers, parallel, progress) as pool:
-            both = Suites(workloads, load_validation_workloads(config)).all
-            compile_gradients(both, plan, pool, progress.message)
+            suites = Suites(workloads, load_validation_workloads(config))
+            once_s = _compile(plan, suites, pool, progress)
             if "baselines" in results:
                 tuned = [_baselines_from(record) for record in results["baselines"]]
             else:
                 tuned = _tune_rungs(config, store, plan, pool, workloads, progress)
-            return _go(config, store, plan, pool, workloads, tuned, progress, began)
+            return _go(config, store, plan, pool, workloads, tuned, progress, began, once_s)
+
+
+def _compile(plan: Plan, suites: Suites, pool: Workers, progress: Progress) -> float:
+    """Compile kernel and gradients, or load them; the seconds, which a budget does not pay."""
+    began = time.monotonic()
+    prepare_plane(plan.update_plane, progress.message)
+    compile_gradients(
+        suites.all, plan, pool, progress.message, lambda k, n: progress.phase("compiling gradients", k, n)
+    )
+    return time.monotonic() - began
 
 
 def _pool(config: Config, store: Store, workers: int, parallel: str, progress: Progress) -> Workers:
@@ -164,7 +172,7 @@ def _tune_rungs(
 
 def _go(
     config: Config, store: Store, plan: Plan, pool: Workers, workloads: tuple[Workload, ...],
-    tuned: list[Baselines], progress: Progress, began: float,
+    tuned: list[Baselines], progress: Progress, began: float, once_s: float,
 ) -> dict[str, Any]:  # fmt: skip
     rungs = make_rungs(rung_protocols(config, workloads), tuned)
     for name in sorted(set(tuned[-1].outcomes) - set(tuned[-1].usable())):
@@ -184,7 +192,7 @@ def _go(
     strategy = search_strategy(config)
     watch = _make_watch(config, store, plan, pool, progress)
     funnel.rescoring = _make_rescoring(config, store, funnel, tuned[-1], progress)
-    run = SearchRun(config, store, progress, workloads, funnel, strategy, watch, started=began)
+    run = SearchRun(config, store, progress, workloads, funnel, strategy, watch, started=began + once_s)
     run.restore()
     run.search()
     report = _finish(run, began, tuned)

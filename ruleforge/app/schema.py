@@ -58,7 +58,8 @@ class Search(Table):
     """Generations after which the search ends. The first of generations, budget, evaluations and lane_steps
     counts; 40 generations when none of them is given."""
     budget_s: Duration | None = Field(default=None, alias="budget")
-    """Wall time after which no new generation starts, such as "90s", "10m" or "2h"."""
+    """Wall time of the search and its end, such as "90s", "10m" or "2h". What is compiled once a machine
+    comes on top."""
     evaluations: int | None = Field(default=None, ge=1)
     """Rules trained after which no new generation starts."""
     lane_steps: int | None = Field(default=None, ge=1)

@@ -329,10 +329,11 @@ class NumbaLanes:
 
     def _view(self, name: str, tensor: torch.Tensor) -> Array:
         shape = (self._n_lanes, self._layout.n_weights)
-        given = (tuple(tensor.shape), tensor.dtype, tensor.device.type, tensor.is_contiguous())
-        if given != (shape, self._dtype, "cpu", True):
+        is_ours = tensor.dtype is self._dtype and tensor.is_cpu and tensor.is_contiguous()
+        if not is_ours or tensor.shape != shape:
+            loose = "" if tensor.is_contiguous() else ", not contiguous"
             raise RunError(
-                f"{name} is {given[1]} {given[0]} on {given[2]}{'' if given[3] else ', not contiguous'}; "
+                f"{name} is {tensor.dtype} {tuple(tensor.shape)} on {tensor.device.type}{loose}; "
                 f"expected contiguous {self._dtype} {shape} on cpu"
             )
         return tensor.detach().numpy()

@@ -61,9 +61,20 @@ def compilable(workloads: Sequence[Workload], say: Callable[[str], None]) -> tup
 
 
 def compile_gradients(
-    workloads: Sequence[Workload], plan: Plan, workers: Workers, say: Callable[[str], None]
+    workloads: Sequence[Workload],
+    plan: Plan,
+    workers: Workers,
+    say: Callable[[str], None],
+    done: Callable[[int, int], None] = lambda finished, total: None,
 ) -> None:
     """Compile what the plan wants compiled, side by side in the workers, and say so if it takes long.
+
+    Args:
+        workloads: of them those that the plan names.
+        plan: says which, and for how many lanes.
+        workers: where.
+        say: told once, after two seconds.
+        done: told how many of how many are finished.
 
     Raises:
         RunError: the compiler fails.
@@ -74,9 +85,10 @@ def compile_gradients(
         return
     names = ", ".join(plan.compiled)
     with said_if_slow(
-        say, f"compiling gradients, about 10 s a workload once a machine, later loaded: {names}"
+        say,
+        f"compiling gradients, 10 to 30 s a workload, once a machine and outside any budget of time: {names}",
     ):
-        problems = workers.map(compile_one, jobs)
+        problems = workers.map(compile_one, jobs, done)
     for job, problem in zip(jobs, problems, strict=True):
         if problem:
             raise RunError(

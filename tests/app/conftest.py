@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,22 @@ from ruleforge.app.config import parse_config, resolved_toml
 from ruleforge.core.text import parse
 from ruleforge.records import CandidateRow, EvaluationRow, FitnessRow, GenerationRow, ParentRow, TimingRow
 from ruleforge.store import Store
+from ruleforge.tasks import SUITES
 
 SIGN_EMA = "beta: hyper(0, 1) = 0.9\nupdate = sign(ema(g, beta))\n"
 SCALED = "update = g * 2\n"
 CUBED = "update = g * g * g\n"
 RULES = (SIGN_EMA, SCALED, CUBED)
 SPEEDUPS = (1.2, 1.1, 0.8)
+
+
+@pytest.fixture(scope="module")
+def small_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache of its own and two small validation workloads, for tests that run whole searches."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setitem(SUITES, "validation", ("quadratic", "heavy_tails"))
+        yield
 
 
 @pytest.fixture

@@ -38,17 +38,16 @@ def test_the_public_names() -> None:
         rf.nonsense  # noqa: B018
 
 
-def test_importing_is_light_and_quick(project_root: Path) -> None:
+def test_importing_is_light(project_root: Path) -> None:
+    """What takes long to import is imported when it is needed; benchmarks/startup.py has the seconds."""
     code = (
-        "import sys, time; began = time.perf_counter(); import ruleforge; print(time.perf_counter() - began);"
+        "import sys, ruleforge;"
         "print(*[m for m in ('torch', 'sympy', 'numba', 'numpy', 'pydantic', 'click') if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=project_root, capture_output=True, text=True, timeout=60
     )
-    seconds, loaded = done.stdout.splitlines()
-    assert loaded == ""
-    assert float(seconds) < 0.3
+    assert done.stdout == "\n"
 
 
 def test_parts_that_are_functions_too_stay_parts() -> None:

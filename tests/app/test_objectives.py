@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,9 @@ from ruleforge.evaluate.lanes import LaneSpec, sample_steps
 from ruleforge.evaluate.latency import latency_ns
 from ruleforge.evaluate.schedule_probe import largest_step
 from ruleforge.store import Store
-from ruleforge.tasks import SUITES
 from tests.app.test_search_runs import SMALL, Interrupting, contents
+
+pytestmark = pytest.mark.usefixtures("small_world")
 
 N = 40
 STEPS = sample_steps(N)
@@ -199,14 +200,6 @@ def test_the_page_shows_every_row(project_root: Path) -> None:
 
 
 # In a search
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.setitem(SUITES, "validation", ("breast_cancer",))
-        yield
 
 
 def searched(folder: Path, progress: Any = None, **tables: Any) -> dict[str, Any]:

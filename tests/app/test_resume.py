@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
 from datetime import datetime, tzinfo
 from itertools import count
 from pathlib import Path
@@ -25,25 +24,20 @@ from ruleforge.evaluate import packing, train
 from ruleforge.store import Store
 from tests.app.test_search_runs import SMALL, Interrupting, config, contents
 
+pytestmark = pytest.mark.usefixtures("small_world")
+
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "runs"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, own_cache: None) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "whole"
     run_search(config(), out=folder, workers=1, progress=QuietProgress())
     return folder
 
 
 @pytest.fixture(scope="module")
-def cut_once(tmp_path_factory: pytest.TempPathFactory, own_cache: None) -> Path:
+def cut_once(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "cut"
     with pytest.raises(KeyboardInterrupt):
         run_search(config(), out=folder, workers=1, progress=Interrupting(1))

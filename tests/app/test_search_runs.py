@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from ruleforge.app.schema import Config
 from ruleforge.core.text import parse
 from ruleforge.errors import RunError, StoreError, TaskError
 from ruleforge.store import Store
+
+pytestmark = pytest.mark.usefixtures("small_world")
 
 SMALL: dict[str, Any] = {
     "grammar": "adaptive",
@@ -46,15 +47,8 @@ SMALL: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, own_cache: None) -> tuple[Path, dict[str, Any]]:
+def whole(tmp_path_factory: pytest.TempPathFactory, small_world: None) -> tuple[Path, dict[str, Any]]:
     """A run from beginning to end in one process, and its report."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     return folder, run_search(config(), out=folder, workers=1, progress=QuietProgress())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,9 @@ from ruleforge.evaluate.evaluator import COMPARE_SEED, FINAL_SEED, SCORE_SEED, T
 from ruleforge.evaluate.rescoring import RESCORE_SEED
 from ruleforge.simplify.paired import PAIRED_SEED
 from ruleforge.store import Store
-from ruleforge.tasks import SUITES
 from tests.app.test_search_runs import Interrupting, config, contents
 
-
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.setitem(SUITES, "validation", ("breast_cancer", "quadratic"))
-        yield
+pytestmark = pytest.mark.usefixtures("small_world")
 
 
 def look(search: float, *validation: float, action: str = "", generation: int = 0) -> Look:
