@@ -30,6 +30,7 @@ from ruleforge.app.setup import (
     lane_steps,
     make_plan,
     make_rungs,
+    rescoring_seeds,
     rung_protocols,
     search_strategy,
 )
@@ -46,7 +47,7 @@ from ruleforge.evaluate.baselines import (
 from ruleforge.evaluate.funnel import Funnel
 from ruleforge.evaluate.lanes import Plan
 from ruleforge.evaluate.prepare import compile_gradients
-from ruleforge.evaluate.rescoring import RESCORE_SEED, Rescoring, baselines_on_more_seeds
+from ruleforge.evaluate.rescoring import Rescoring, baselines_on_more_seeds
 from ruleforge.evaluate.wire import stamp
 from ruleforge.evaluate.workers import Workers
 from ruleforge.store import CHAMPION, FINISHED, Store
@@ -294,12 +295,11 @@ def _make_rescoring(
     search = config.search
     if not search.rescore:
         return None
-    seeds = tuple(RESCORE_SEED + k for k in range(search.rescore_seeds))
-    texts = {name: str(text) for name, text in baseline_rules(config).items()}
+    seeds, top = rescoring_seeds(config), funnel.rungs[-1]
 
     def on_more() -> Baselines:
         return baselines_on_more_seeds(
-            tuned, texts, funnel.rungs[-1].workloads, seeds, funnel.plan, funnel.workers,
+            tuned, baseline_rules(config), top.workloads, top.protocol, seeds, funnel.plan, funnel.workers,
             lambda k, n: progress.phase("scoring baselines", k, n),
         )  # fmt: skip
 

@@ -22,6 +22,7 @@ from ruleforge.search.variation import DEFAULT_WEIGHTS
 from ruleforge.tasks import Workload
 
 CONFIRM_SEED = 6000
+RESCORE_SEED = 7000
 RUNG_SEED = 8000
 DEFAULT_LRS = (1e-4, 1.0, 9)
 TYPICAL_LR = 1e-2
@@ -132,6 +133,11 @@ def confirm_protocol(config: Config) -> Protocol:
     """How contenders are looked at again: the full rung's way of tuning, scored on seeds of its own."""
     seeds = tuple(CONFIRM_SEED + k for k in range(config.search.confirm_seeds))
     return replace(full_protocol(config), score_seeds=seeds)
+
+
+def rescoring_seeds(config: Config) -> tuple[int, ...]:
+    """Scoring seeds that the best get besides."""
+    return tuple(RESCORE_SEED + k for k in range(config.search.rescore_seeds))
 
 
 def lanes_at_the_end(config: Config) -> int:

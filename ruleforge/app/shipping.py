@@ -15,7 +15,14 @@ from tempfile import TemporaryDirectory
 from ruleforge.app.compare import SEEDS, comparison_protocol
 from ruleforge.app.config import load_config, load_validation_workloads, load_workloads
 from ruleforge.app.schema import DEFAULT_BASELINES
-from ruleforge.app.setup import baseline_rules, confirm_protocol, final_protocol, make_plan, rung_protocols
+from ruleforge.app.setup import (
+    baseline_rules,
+    confirm_protocol,
+    final_protocol,
+    make_plan,
+    rescoring_seeds,
+    rung_protocols,
+)
 from ruleforge.app.watching import watch_protocol, watched_workloads
 from ruleforge.backends import prepare_plane
 from ruleforge.core.known import known
@@ -23,6 +30,7 @@ from ruleforge.core.text import RuleText
 from ruleforge.evaluate.baselines import SHIPPED, cache_path, tune_baselines, tuning_key
 from ruleforge.evaluate.evaluator import Protocol
 from ruleforge.evaluate.lanes import Plan
+from ruleforge.evaluate.rescoring import with_more_seeds
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import Workload, load_suite
 
@@ -39,6 +47,8 @@ def shipped_tunings() -> Iterator[Tuning]:
         rules, plan, workloads = baseline_rules(config), make_plan(config, ()), load_workloads(config)
         for places, protocol, _ in rung_protocols(config, workloads):
             yield rules, places, protocol, plan
+        if config.search.rescore:
+            yield rules, places, with_more_seeds(protocol, rescoring_seeds(config)), plan
         both = (*workloads, *load_validation_workloads(config))
         yield rules, both, final_protocol(config), plan
         if config.search.confirm:

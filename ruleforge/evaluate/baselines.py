@@ -46,6 +46,9 @@ _SOURCES = (
 )
 
 
+Train = Callable[[Sequence[str], Sequence[Workload]], Sequence[Sequence[Outcome]]]
+
+
 def cache_path() -> Path:
     """Where tuned baselines are kept between runs."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -146,6 +149,7 @@ def tune_baselines(
     recompute: bool = False,
     done: Progress = lambda finished, total: None,
     say: Callable[[str], None] = lambda text: None,
+    train: Train | None = None,
 ) -> Baselines:
     """Tune known rules under a protocol, reading the caches first.
 
@@ -157,6 +161,8 @@ def tune_baselines(
         recompute: ignore the caches.
         done: told the progress in chunks.
         say: told in one line when something must be computed.
+        train: names, workloads → what is missing, a row a name, where another way than `evaluate` leads to
+            the same outcomes.
     """
     texts = {name: str(text) for name, text in rules.items()}
     keys = {
@@ -178,7 +184,11 @@ def tune_baselines(
         steps = "/".join(str(n) for n in sorted({protocol.steps(w) for w in places}))
         say(f"tuning {len(names)} baselines for {steps} steps: {', '.join(w.name for w in places)}")
         with workers.strict():
-            rows = evaluate([texts[name] for name in names], places, protocol, plan, workers, done)
+            rows = (
+                train(names, places)
+                if train
+                else evaluate([texts[name] for name in names], places, protocol, plan, workers, done)
+            )
         for name, row in zip(names, rows, strict=True):
             for outcome in row:
                 at = (outcome.workload, name)

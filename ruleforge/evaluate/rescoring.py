@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 import numpy as np
 
-from ruleforge.evaluate.baselines import Baselines, with_targets
-from ruleforge.evaluate.evaluator import Outcome, Progress
+from ruleforge.core.text import RuleText
+from ruleforge.evaluate.baselines import Baselines, tune_baselines
+from ruleforge.evaluate.evaluator import Outcome, Progress, Protocol
 from ruleforge.evaluate.lanes import Plan, RuleLanes
 from ruleforge.evaluate.packing import Asked, Lane, train_lanes
 from ruleforge.evaluate.targets import smooth
 from ruleforge.evaluate.workers import Workers
 from ruleforge.records import finite_or_none
 from ruleforge.tasks import Workload
-
-RESCORE_SEED: Final = 7000
 
 
 @dataclass
@@ -115,16 +113,27 @@ def _extended(outcome: Outcome, scored: list[Lane]) -> Outcome:
 
 def baselines_on_more_seeds(
     tuned: Baselines,
-    texts: Mapping[str, str],
+    rules: Mapping[str, RuleText],
     workloads: Sequence[Workload],
+    protocol: Protocol,
     seeds: Sequence[int],
     plan: Plan,
     workers: Workers,
     done: Progress = lambda finished, total: None,
 ) -> Baselines:
-    """Tuned baselines with the curves of more scoring seeds, and the targets that follow from all of them."""
-    names = list(texts)
-    before = [{w: rules[name] for w, rules in tuned.outcomes.items()} for name in names]
-    after = on_more_seeds([texts[n] for n in names], before, workloads, seeds, plan, workers, done)
-    outcomes = {w: {name: each[w] for name, each in zip(names, after, strict=True)} for w in tuned.outcomes}
-    return with_targets(outcomes, tuned.origin)
+    """Baselines tuned under a protocol with the curves of more scoring seeds, and the targets that follow.
+
+    They are cached as what they are: the same rules tuned under a protocol with all of the seeds.
+    """
+
+    def train(names: Sequence[str], places: Sequence[Workload]) -> list[list[Outcome]]:
+        texts = [str(rules[name]) for name in names]
+        before = [{w.name: tuned.outcomes[w.name][name] for w in places} for name in names]
+        after = on_more_seeds(texts, before, places, seeds, plan, workers, done)
+        return [[each[w.name] for w in places] for each in after]
+
+    return tune_baselines(rules, workloads, with_more_seeds(protocol, seeds), plan, workers, train=train)
+
+
+def with_more_seeds(protocol: Protocol, seeds: Sequence[int]) -> Protocol:
+    return replace(protocol, score_seeds=(*protocol.score_seeds, *seeds))

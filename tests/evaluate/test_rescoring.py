@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from ruleforge.core.known import known
-from ruleforge.evaluate.baselines import with_targets
+from ruleforge.core.text import parse
+from ruleforge.evaluate.baselines import tune_baselines, with_targets
 from ruleforge.evaluate.evaluator import Outcome, Protocol, evaluate
 from ruleforge.evaluate.funnel import Funnel, Rung
 from ruleforge.evaluate.lanes import Plan
@@ -26,6 +28,11 @@ def by_name(rows: list[list[Outcome]]) -> list[dict[str, Outcome]]:
     return [{outcome.workload: outcome for outcome in row} for row in rows]
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
 def test_more_seeds_are_what_all_of_them_at_once_would_have_been() -> None:
     pool = Workers(1)
     few = by_name(evaluate([*TEXTS, LOST], PLACES, PROTOCOL, PLAN, pool))
@@ -41,15 +48,16 @@ def test_more_seeds_are_what_all_of_them_at_once_would_have_been() -> None:
             assert outcome.train_loss == pytest.approx(expected.train_loss)
             assert outcome.metric == pytest.approx(expected.metric)
     assert more[-1]["teacher_student"].setting is None and more[-1] == few[-1]
-    texts = {f"b{i}": text for i, text in enumerate(TEXTS)}
+    rules = {f"b{i}": parse(text) for i, text in enumerate(TEXTS)}
     found, wanted = (
         {w.name: {f"b{i}": rows[i][w.name] for i in range(len(TEXTS))} for w in PLACES}
         for rows in (few, at_once)
     )
-    extended = baselines_on_more_seeds(
-        with_targets(found, "computed"), texts, PLACES, (7000, 7001), PLAN, pool
-    )
+    few_seeds = with_targets(found, "computed")
+    extended = baselines_on_more_seeds(few_seeds, rules, PLACES, PROTOCOL, (7000, 7001), PLAN, pool)
     assert extended.targets == with_targets(wanted, "computed").targets
+    kept = tune_baselines(rules, PLACES, all_seeds, PLAN, pool)
+    assert kept.origin == "cached" and kept.outcomes == extended.outcomes
 
 
 def test_those_that_seem_best_get_more_seeds_and_are_what_they_show_then() -> None:
@@ -57,7 +65,8 @@ def test_those_that_seem_best_get_more_seeds_and_are_what_they_show_then() -> No
     names = [f"b{i}" for i in range(2)]
     rows = by_name(evaluate(TEXTS[:2], PLACES, PROTOCOL, PLAN, pool))
     tuned = with_targets({w.name: {n: rows[i][w.name] for i, n in enumerate(names)} for w in PLACES}, "x")
-    more = baselines_on_more_seeds(tuned, dict(zip(names, TEXTS, strict=False)), PLACES, (7000,), PLAN, pool)
+    rules = {name: parse(text) for name, text in zip(names, TEXTS, strict=False)}
+    more = baselines_on_more_seeds(tuned, rules, PLACES, PROTOCOL, (7000,), PLAN, pool)
     rung = Rung(PLACES, PROTOCOL, tuned)
     plain = Funnel([rung], PLAN, pool).climb(dict(enumerate(TEXTS)))
     funnel = Funnel([rung], PLAN, pool, rescoring=Rescoring(2, (7000,), more))
