@@ -175,16 +175,20 @@ def _make_kernel(sources: int) -> Any:
         code: Any, phases: Any, programs: Any, lanes: Any, offsets: Any,
         host: Any, rounds: Any, rounded: Any, scalars: Any, states: Any, full: Any,
         scratch: Any, acc: Any, address: Any, ahead: bool,
-        first_lane: int, last_lane: int, first_phase: int, last_phase: int,
+        first_phase: int, last_phase: int,
     ) -> int:  # fmt: skip
-        """Step the lanes [first_lane, last_lane) through the phases [first_phase, last_phase).
+        """Step all lanes through the phases [first_phase, last_phase).
 
-        `u` has a row for each lane, or no row where updates are not asked for; `decay` has no element
-        where there is none. Returns `sources`.
+        A program that keeps nothing between its phases goes through all of them with the first. `u` has a
+        row for each lane, or no row where updates are not asked for; `decay` has no element where there is
+        none. Returns `sources`.
         """
-        for lane in range(first_lane, last_lane):
+        for lane in range(lanes.shape[0]):
             place = lanes[lane]
             program = programs[place[PROGRAM]]
+            end = min(last_phase, program[N_PHASES]) if program[FULL_KEPT] else program[N_PHASES]
+            if first_phase > 0 and (first_phase >= end or not program[FULL_KEPT]):
+                continue
             if first_phase == 0:
                 at = place[HOST_AT]
                 host[at + T], host[at + FIRST], host[at + PROGRESS] = t, 1.0 if t == 1.0 else 0.0, progress
@@ -202,7 +206,7 @@ def _make_kernel(sources: int) -> Any:
                 for k in range(n_scalars):
                     number = place[SCALARS_AT] + tensor * n_scalars + k
                     address[first_scalar + k] = scalars.ctypes.data + number * w.itemsize
-                for phase in range(first_phase, min(last_phase, program[N_PHASES])):
+                for phase in range(first_phase, end):
                     plan = phases[program[PHASE_AT] + phase]
                     unasked = phase == program[N_PHASES] - 1 and u.shape[0] == 0
                     # The last tensor row of the last phase writes the updates.

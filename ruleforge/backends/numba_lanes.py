@@ -19,7 +19,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby, zip_longest
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,7 @@ def warm_up(report: Callable[[str], None] = _log.warning, dtype: Any = torch.flo
         host, rounds = np.zeros(0), np.zeros(0, np.int64)
         made = nk.kernel()(
             none, none, none, 1.0, host, 1.0, host, table, table, table, table, rounds, host, rounds, empty,
-            empty, empty, empty, empty, np.zeros((0, ACC)), rounds, False, 0, 0, 0, 0,
+            empty, empty, empty, empty, np.zeros((0, ACC)), rounds, False, 0, 0,
         )  # fmt: skip
         warm_up_matrix_ops(real)
     if made != nk.digest():
@@ -135,7 +135,7 @@ class NumbaLanes:
             raise RunError(f"lr0 has shape {lr0.shape}, expected ({self._n_lanes},)")
         for group, made in zip(groups, self._groups, strict=True):
             self._start(group, made, lr0[made.first : made.first + made.n_lanes])
-        self._runs = self._merge()
+        self._after = self._matrix_ops()
         n_numbers = 2 * self._n_lanes * layout.n_weights + self._states.size
         self._ahead = n_numbers * self._states.itemsize > CACHE_BYTES
 
@@ -202,18 +202,10 @@ class NumbaLanes:
         self._full = aligned(full, self._real)
         return made
 
-    def _merge(self) -> list[tuple[int, int, list[list[_MatrixOp]]]]:
-        """Neighbours to step together, and what follows each phase where they have matrix ops."""
-        runs = []
-        for has_matrix, neighbours in groupby(self._groups, lambda group: group.code.has_matrix):
-            groups = list(neighbours)
-            last = groups[-1].first + groups[-1].n_lanes
-            runs.append((groups[0].first, last, self._matrix_ops(groups) if has_matrix else []))
-        return runs
-
-    def _matrix_ops(self, groups: Sequence[_Group]) -> list[list[_MatrixOp]]:
+    def _matrix_ops(self) -> list[list[_MatrixOp]]:
         """The matrix ops that follow each phase, each for all lanes of the groups that have it there."""
         found: list[list[_MatrixOp]] = []
+        groups = [group for group in self._groups if group.code.has_matrix]
         for phase in zip_longest(*(group.code.matrix for group in groups), fillvalue=()):
             calls: dict[str, list[tuple[_Group, MatrixCall]]] = {}
             for group, of_group in zip(groups, phase, strict=True):
@@ -310,22 +302,21 @@ class NumbaLanes:
         rates = self._per_lane("lr", lr)
         decay = self._no_decay if weight_decay is None else self._per_lane("weight_decay", weight_decay)
 
-        def run(first: int, last: int, first_phase: int, last_phase: int) -> None:
+        def run(first_phase: int, last_phase: int) -> None:
             self._kernel(
                 w, g, u, float(t), rates, float(progress), decay, self._rows, self._phases, self._programs,
                 self._lanes, self._offsets, self._host, self._rounds, self._rounded, self._scalars,
                 self._states, self._full, self._scratch, self._sums, self._address, self._ahead,
-                first, last, first_phase, last_phase,
+                first_phase, last_phase,
             )  # fmt: skip
 
+        if not self._after:
+            run(0, nk.ALL_PHASES)
         starts = np.array([0, g.ctypes.data, w.ctypes.data])
-        for first, last, phases in self._runs:
-            if not phases:
-                run(first, last, 0, nk.ALL_PHASES)
-            for phase, matrix_ops in enumerate(phases):
-                run(first, last, phase, phase + 1)  # lanes that have no such phase are passed over
-                for each in matrix_ops:
-                    _MATRIX_OPS[each.op](starts[each.base] + each.source, each.target, self._matrices)
+        for phase, matrix_ops in enumerate(self._after):
+            run(phase, phase + 1)
+            for each in matrix_ops:
+                _MATRIX_OPS[each.op](starts[each.base] + each.source, each.target, self._matrices)
 
     def _view(self, name: str, tensor: torch.Tensor) -> Array:
         shape = (self._n_lanes, self._layout.n_weights)
