@@ -113,7 +113,7 @@ def found_again(target: Target, config: Config, workers: int) -> dict[str, Any]:
     with prepared(config, workers) as run:
         began = time.monotonic()
         generation = 0
-        while run.n_trained() < (config.search.evaluations or 0):
+        while run.candidates.n_trained() < (config.search.evaluations or 0):
             run.one_generation()
             texts = [
                 row.text
@@ -125,11 +125,15 @@ def found_again(target: Target, config: Config, workers: int) -> dict[str, Any]:
                     return {
                         "found": str(known_as),
                         "text": text,
-                        "rules": run.n_trained(),
+                        "rules": run.candidates.n_trained(),
                         "wall_s": round(time.monotonic() - began, 1),
                     }
             generation += 1
-        return {"found": None, "rules": run.n_trained(), "wall_s": round(time.monotonic() - began, 1)}
+        return {
+            "found": None,
+            "rules": run.candidates.n_trained(),
+            "wall_s": round(time.monotonic() - began, 1),
+        }
 
 
 def measure(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:

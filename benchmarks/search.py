@@ -76,8 +76,8 @@ def searched(config: Config, workers: int) -> dict[str, Any]:
             phases[row.phase] = phases.get(row.phase, 0.0) + row.wall_s
         counts = run.funnel.counts
         return {
-            "rules_per_min": 60 * run.n_trained() / wall_s,
-            "trained": run.n_trained(),
+            "rules_per_min": 60 * run.candidates.n_trained() / wall_s,
+            "trained": run.candidates.n_trained(),
             "wall_s": wall_s,
             "shares": {name: value / wall_s for name, value in phases.items()},
             "funnel": funnel_counts(counts, config.training),

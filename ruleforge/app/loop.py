@@ -10,21 +10,21 @@ import json
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ruleforge.app.breeding import Bred, breed
+from ruleforge.app.candidates import Candidates, Known
 from ruleforge.app.config import load_validation_workloads, resolved_toml
-from ruleforge.app.confirming import Confirmed
-from ruleforge.app.objectives import OBJECTIVES, Measured, front_of
+from ruleforge.app.objectives import OBJECTIVES, Measured
 from ruleforge.app.progress import Progress
 from ruleforge.app.ranking import SPEEDUP
 from ruleforge.app.schema import Config, Training
 from ruleforge.app.setup import LANE_STEPS_PER_S, lanes_at_the_end
 from ruleforge.app.watching import Look, Watch
 from ruleforge.evaluate.evaluator import Outcome
-from ruleforge.evaluate.funnel import STOPPED_EARLY, Funnel, RungResult, Verdict, at_most, standing_value
+from ruleforge.evaluate.funnel import STOPPED_EARLY, Funnel, RungResult, Verdict, standing_value
 from ruleforge.evaluate.lanes import sample_steps
 from ruleforge.evaluate.latency import latency_ns
 from ruleforge.records import (
@@ -44,23 +44,10 @@ from ruleforge.tasks import Workload
 
 ASK_FACTOR = 4
 RESCORED = "speedup_rescored"
-ALIKE = 3  # contenders of one niche: which constants are best is a question of noise too
 NAMING_S = 15.0
 MOST_FOR_THE_END = 0.4  # of a time budget: the first generations are slow, and say little about the pace
 END_COST = 1.4  # of a lane-step at the end: fewer rules to a chunk, and larger workloads
 EAGER_COST = 4  # what a lane-step costs op by op, where others are compiled
-
-
-@dataclass
-class _Known:
-    """What the run remembers of a candidate between generations."""
-
-    text: str
-    nodes: int
-    value: float = 0.0
-    rung: int = -1
-    objectives: tuple[float, ...] = ()
-    is_allowed: bool = True
 
 
 @dataclass
@@ -74,12 +61,16 @@ class SearchRun:
     funnel: Funnel
     strategy: Strategy
     watch: Watch | None = None
-    candidates: dict[int, _Known] = field(default_factory=dict)
     next_id: int = 0
     generation: int = 0
     started: float = field(default_factory=time.monotonic)
     recent_s: deque[float] = field(default_factory=lambda: deque(maxlen=3))
     training_s: float = 0.0
+
+    @cached_property
+    def candidates(self) -> Candidates:
+        """All of the run so far."""
+        return Candidates(self.config, len(self.funnel.rungs) - 1, self.funnel.niches.of)
 
     @cached_property
     def spelled(self) -> str:
@@ -103,7 +94,7 @@ class SearchRun:
             return True
         if limits.generations is not None and self.generation >= limits.generations:
             return True
-        if limits.evaluations is not None and self.n_trained() >= limits.evaluations:
+        if limits.evaluations is not None and self.candidates.n_trained() >= limits.evaluations:
             return True
         if limits.lane_steps is not None and self.funnel.counts["lane_steps"] >= limits.lane_steps:
             return True
@@ -126,9 +117,6 @@ class SearchRun:
         work = lanes * sum(slower[w] * n for w, n in places.items())
         return NAMING_S + END_COST * work / pace
 
-    def n_trained(self) -> int:
-        return sum(known.rung >= 0 for known in self.candidates.values())
-
     def one_generation(self) -> None:
         clock = _Clock()
         asked, verdicts = self._ask()
@@ -148,7 +136,7 @@ class SearchRun:
             values = self._values(asked[number], results) if results else {}
             beyond = self._beyond(values, results)
             verdicts[number] = replace(verdict, reason=verdict.reason or beyond)
-            self.candidates[number] = _Known(
+            self.candidates[number] = Known(
                 verdict.text, asked[number].described.nodes, standing_value(results, len(self.funnel.rungs)),
                 results[-1].rung if results else -1, self._objectives(values) if results else (), not beyond,
             )  # fmt: skip
@@ -172,7 +160,9 @@ class SearchRun:
         watch = self.watch
         if watch is None or not watch.is_due(self.generation):
             return {}
-        leaders = self.best_of_niches([person.id for person in self.strategy.population], watch.top)
+        leaders = self.candidates.best_of_niches(
+            [person.id for person in self.strategy.population], watch.top
+        )
         if not leaders:
             return {}
         before = self.generation + 1
@@ -298,7 +288,7 @@ class SearchRun:
         for number, outcomes in looked_at.items():
             speedups = self.watch.speedups(outcomes) if self.watch else {}
             evaluations += evaluation_rows(number, self.validation_rung, outcomes, speedups)
-        best = self._best()
+        best = self.candidates.best()
         shown: Json = {"id": best, "value": self.candidates[best].value} if best is not None else None
         looks = self.watch.looks if self.watch else []
         if shown is not None and looks and looks[-1].generation == self.generation:
@@ -313,71 +303,22 @@ class SearchRun:
         )
         timings = [TimingRow(self.generation, name, wall_s) for name, wall_s in clock.laps.items()]
         self.store.commit_generation(row, candidates, parents, evaluations, fitness, timings)
-        front = self.front()
+        front = self.candidates.front()
         self.progress.generation(
             self.generation,
             {
                 "best_speedup": self.candidates[best].value if best is not None else None,
                 "front": len(front),
-                "trained": self.n_trained(),
+                "trained": self.candidates.n_trained(),
                 "rules_per_s": len(climbed) / max(1e-9, sum(clock.laps.values())),
                 "funnel": funnel_counts(self.funnel.counts, self.config.training),
             },
         )
 
-    def _best(self) -> int | None:
-        trained = [n for n, known in self.candidates.items() if known.rung >= 0 and known.is_allowed]
-        return min(trained, key=lambda n: (-self.candidates[n].value, n), default=None)
-
-    def front(self) -> list[int]:
-        """Candidates of the highest rung that no other beats on all axes, best on the first one first.
-
-        Where there is a weighted sum in place of axes, they are speed-up and nodes.
-        """
-        full = self._full(self.candidates)
-        if self.config.weights is not None:
-            pairs = ((n, (self.candidates[n].value, float(self.candidates[n].nodes))) for n in full)
-            return front_of(pairs, ("max", "min"))
-        points = ((n, self.candidates[n].objectives) for n in full)
-        return front_of(points, tuple(self.config.axes.values()))
-
-    def _full(self, numbers: Iterable[int]) -> list[int]:
-        """Those of the highest rung that keep the limits, best search fitness first."""
-        top = len(self.funnel.rungs) - 1
-        full = [n for n in numbers if self.candidates[n].rung == top and self.candidates[n].is_allowed]
-        return sorted(full, key=lambda n: (-self.candidates[n].value, self.candidates[n].nodes, n))
-
     @property
     def validation_rung(self) -> int:
         """The rung under which looks at the validation suite are stored: above all others."""
         return len(self.funnel.rungs)
-
-    def best_of_niches(
-        self, among: Iterable[int] | None = None, count: int | None = None, alike: int = 1
-    ) -> list[int]:
-        """The best of the highest rung by the search's own fitness, at most `alike` of a niche."""
-        numbers = self.candidates if among is None else among
-        return at_most(alike, self._full(numbers), self.funnel.niches.of)[:count]
-
-    def finalists(self) -> dict[int, str]:
-        """Half by speed-up alone, then the front's, then the rest; one a niche."""
-        by_value = self.best_of_niches()
-        count = self.config.search.finalists
-        front = [n for n in self.front() if n in by_value]
-        chosen = dict.fromkeys([*by_value[: (count + 1) // 2], *front, *by_value])
-        return self.texts(list(chosen)[:count])
-
-    def confirmed_finalists(self, confirmed: Sequence[Confirmed]) -> dict[int, str]:
-        """The best of a second look, one a niche."""
-        best = at_most(1, [each.id for each in confirmed], self.funnel.niches.of)
-        return self.texts(best[: self.config.search.finalists])
-
-    def contenders(self, count: int) -> dict[int, str]:
-        """Who is looked at again before the finalists are chosen: the best by value, a few of a niche."""
-        return self.texts(self.best_of_niches(count=count, alike=ALIKE))
-
-    def texts(self, numbers: Iterable[int]) -> dict[int, str]:
-        return {n: self.candidates[n].text for n in numbers}
 
     def restore(self) -> None:
         """Take up the run where its last generation left it."""
@@ -401,7 +342,7 @@ class SearchRun:
             rung, speedup = values.get(candidate.id, (-1, 0.0))
             value = standing_value((RungResult(rung, {}, {}, speedup),), n_rungs) if rung >= 0 else 0.0
             told = tuple(objectives.get((candidate.id, name), 0.0) for name in names) if rung >= 0 else ()
-            self.candidates[candidate.id] = _Known(
+            self.candidates[candidate.id] = Known(
                 candidate.text, candidate.nodes, value, rung, told, not (rung >= 0 and candidate.reason)
             )  # fmt: skip
         self.funnel.counts = Counter(last.funnel)

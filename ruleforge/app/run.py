@@ -35,7 +35,7 @@ from ruleforge.app.setup import (
     search_strategy,
 )
 from ruleforge.app.watching import Watch, watch_plan, watch_protocol, watched_workloads
-from ruleforge.backends import prepare_plane
+from ruleforge.backends import fastest_plane, prepare_plane
 from ruleforge.errors import RunError, StoreError
 from ruleforge.evaluate.baselines import (
     Baselines,
@@ -142,6 +142,7 @@ def _compile(plan: Plan, suites: Suites, pool: Workers, progress: Progress) -> f
     """Compile kernel and gradients, or load them; the seconds, which a budget does not pay."""
     began = time.monotonic()
     prepare_plane(plan.update_plane, progress.message)
+    prepare_plane(fastest_plane(), progress.message, dtype="float64")  # champions are named in it
     compile_gradients(
         suites.all, plan, pool, progress.message, lambda k, n: progress.phase("compiling gradients", k, n)
     )
@@ -276,8 +277,8 @@ def _choose_finalists(run: SearchRun, suites: Suites) -> tuple[dict[int, str], d
     """Who goes to the final, and what a second look said of them."""
     search = run.config.search
     if not search.confirm:
-        return run.finalists(), {}
-    contenders = run.contenders(search.confirm)
+        return run.candidates.finalists(), {}
+    contenders = run.candidates.contenders(search.confirm)
     run.progress.message(f"second look: {counted(len(contenders), 'rule')} on fresh seeds")
     confirmed = confirm(
         contenders, run.config, suites, run.funnel.plan, run.funnel.workers, run.progress.phase,
@@ -285,7 +286,8 @@ def _choose_finalists(run: SearchRun, suites: Suites) -> tuple[dict[int, str], d
     )  # fmt: skip
     run.store.put_result("second_look", [each.as_json() for each in confirmed])
     share = search.confirm_seeds / run.config.training.score_seeds
-    return run.confirmed_finalists(confirmed), {each.id: (each.speedups, share) for each in confirmed}
+    finalists = run.candidates.confirmed_finalists(confirmed)
+    return finalists, {each.id: (each.speedups, share) for each in confirmed}
 
 
 def _make_rescoring(

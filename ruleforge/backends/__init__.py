@@ -40,10 +40,20 @@ def fastest_plane(say: Callable[[str], None] = lambda text: None) -> str:
     return "torch"
 
 
-def prepare_plane(name: str, say: Callable[[str], None] = lambda text: None) -> None:
-    """Compile what a plane compiles, once, before workers start; `say` is told if it takes long."""
+def prepare_plane(
+    name: str, say: Callable[[str], None] = lambda text: None, *, dtype: str = "float32"
+) -> None:
+    """Compile what a plane compiles, once, before workers start; `say` is told if it takes long.
+
+    Args:
+        name: of the plane.
+        say: told.
+        dtype: of the lanes: training's float32, or the float64 in which rules are named.
+    """
     if name == "numba":
-        import_module("ruleforge.backends.numba_lanes").warm_up(say)
+        import torch
+
+        import_module("ruleforge.backends.numba_lanes").warm_up(say, getattr(torch, dtype))
     elif is_on_gpu(name):
         import_module("ruleforge.backends.triton_lanes").warm_up(say)
 

@@ -14,6 +14,7 @@ from ruleforge.errors import TaskError
 from ruleforge.tasks import Task, check_task
 from ruleforge.tasks.equations import boundary_value
 from ruleforge.tasks.functions import bumps, potential, surface
+from ruleforge.tasks.memory import MinimalGated
 from ruleforge.tasks.nets import ACTIVATIONS, FORMS, NORMS, CausalConv, Dense, Recurrent, Transformer
 from ruleforge.tasks.pictures import strokes, textures
 from ruleforge.tasks.recurrent import adding, echo, series
@@ -161,6 +162,20 @@ def test_cells_are_those_of_torch() -> None:
         module.load_state_dict({theirs: params[ours] for theirs, ours in names.items()})
         expected = F.linear(module(x)[0], params["head.weight"], params["head.bias"])
         torch.testing.assert_close(net(params, x), expected)
+
+
+def test_the_minimal_gated_unit_in_columns_is_that_of_its_paper() -> None:
+    """Zhou et al. 2016, equations 4a to 4c, row by row, with the gate on the new state as written there."""
+    net = MinimalGated(3, 2, width=5)
+    params = net.init(torch.Generator().manual_seed(0))
+    x = torch.randn(7, 4, 3, generator=torch.Generator().manual_seed(1))
+    given = F.linear(x, params["input.weight"], params["input.bias"])
+    h = torch.zeros(7, 5)
+    for t in range(4):
+        f = torch.sigmoid(given[:, t, :5] + F.linear(h, params["forget.weight"], params["forget.bias"]))
+        new = torch.tanh(given[:, t, 5:] + F.linear(f * h, params["hidden.weight"], params["hidden.bias"]))
+        h = (1 - f) * h + f * new
+    assert torch.allclose(net(params, x), F.linear(h, params["head.weight"], params["head.bias"]), atol=1e-6)
 
 
 @pytest.mark.parametrize("net", [Transformer(7, 6, width=8, heads=2, blocks=2), CausalConv(7, 8, blocks=2)])
