@@ -12,10 +12,9 @@ import pytest
 from ruleforge.app import watching
 from ruleforge.app.progress import QuietProgress
 from ruleforge.app.run import resume_run, run_search
-from ruleforge.app.setup import CONFIRM_SEED
+from ruleforge.app.setup import CONFIRM_SEED, RESCORE_SEED
 from ruleforge.app.watching import WATCH_SEED, Look, best_look, is_degrading
 from ruleforge.evaluate.evaluator import COMPARE_SEED, FINAL_SEED, SCORE_SEED, TUNE_SEED
-from ruleforge.evaluate.rescoring import RESCORE_SEED
 from ruleforge.simplify.paired import PAIRED_SEED
 from ruleforge.store import Store
 from tests.app.test_search_runs import Interrupting, config, contents
