@@ -40,7 +40,7 @@ class MinimalGated:
 
     def __call__(self, params: Params, x: Tensor) -> Tensor:
         steps = x.movedim(0, -1)  # (T, n_in, B): a unit's values lie side by side
-        h = torch.zeros(self.width, len(x))
+        h = x.new_zeros(self.width, len(x))
         for step in steps:
             given = columns(params, "input", step)
             gate = torch.sigmoid(given[: self.width] + columns(params, "forget", h))

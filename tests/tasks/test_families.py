@@ -178,6 +178,12 @@ def test_the_minimal_gated_unit_in_columns_is_that_of_its_paper() -> None:
     assert torch.allclose(net(params, x), F.linear(h, params["head.weight"], params["head.bias"]), atol=1e-6)
 
 
+@pytest.mark.parametrize("net", [MinimalGated(3, 2), Recurrent(3, 2), Recurrent(3, 2, cell="lstm")], ids=repr)
+def test_a_net_makes_its_state_where_its_input_is(net: MinimalGated | Recurrent) -> None:
+    params = {name: value.to("meta") for name, value in net.init(torch.Generator().manual_seed(0)).items()}
+    assert net(params, torch.zeros(7, 4, 3, device="meta")).device.type == "meta"
+
+
 @pytest.mark.parametrize("net", [Transformer(7, 6, width=8, heads=2, blocks=2), CausalConv(7, 8, blocks=2)])
 def test_a_language_model_does_not_look_ahead(net: Transformer | CausalConv) -> None:
     params = net.init(torch.Generator().manual_seed(0))
