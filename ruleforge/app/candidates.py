@@ -78,16 +78,16 @@ class Candidates(dict[int, Known]):
         count = self.config.search.finalists
         front = [n for n in self.front() if n in by_value]
         chosen = dict.fromkeys([*by_value[: (count + 1) // 2], *front, *by_value])
-        return self.texts(list(chosen)[:count])
+        return self._texts(list(chosen)[:count])
 
     def confirmed_finalists(self, confirmed: Sequence[Confirmed]) -> dict[int, str]:
         """The best of a second look, one a niche."""
         best = at_most(1, [each.id for each in confirmed], self.niche_of)
-        return self.texts(best[: self.config.search.finalists])
+        return self._texts(best[: self.config.search.finalists])
 
     def contenders(self, count: int) -> dict[int, str]:
         """Who is looked at again before the finalists are chosen: the best by value, a few of a niche."""
-        return self.texts(self.best_of_niches(count=count, alike=ALIKE))
+        return self._texts(self.best_of_niches(count=count, alike=ALIKE))
 
-    def texts(self, numbers: Iterable[int]) -> dict[int, str]:
+    def _texts(self, numbers: Iterable[int]) -> dict[int, str]:
         return {n: self[n].text for n in numbers}

@@ -50,7 +50,6 @@ N_HOST_LEAVES = 6
 HOST_LO, HOST_HI, AFTER_LO, AFTER_HI, ROUND_LO, ROUND_HI, PHASE_AT, N_PHASES = range(8)
 N_STATES, N_FULL, N_TILES, N_SCALARS, N_ROUNDED, TILE, FULL_STRIDE, FULL_KEPT = range(8, 16)
 N_PROGRAM_COLUMNS = 16
-ALL_PHASES = 1 << 30
 # Columns of the phase table: ranges of rows of code.
 SCALAR_LO, SCALAR_HI, TENSOR_LO, TENSOR_HI, REDUCE_LO, REDUCE_HI, POST_LO, POST_HI = range(8)
 # Columns of the lane table: its program, and where its numbers start.
@@ -175,21 +174,21 @@ def _make_kernel(sources: int) -> Any:
         code: Any, phases: Any, programs: Any, lanes: Any, offsets: Any,
         host: Any, rounds: Any, rounded: Any, scalars: Any, states: Any, full: Any,
         scratch: Any, acc: Any, address: Any, ahead: bool,
-        first_phase: int, last_phase: int,
+        call: int,
     ) -> int:  # fmt: skip
-        """Step all lanes through the phases [first_phase, last_phase).
+        """Step all lanes, in calls 0, 1, …
 
-        A program that keeps nothing between its phases goes through all of them with the first. `u` has a
-        row for each lane, or no row where updates are not asked for; `decay` has no element where there is
-        none. Returns `sources`.
+        The n-th is phase n of those programs that keep tensors between phases; the others go through all of
+        their phases with the first. `u` has a row for each lane, or no row where updates are not asked for;
+        `decay` has no element where there is none. Returns `sources`.
         """
         for lane in range(lanes.shape[0]):
             place = lanes[lane]
             program = programs[place[PROGRAM]]
-            end = min(last_phase, program[N_PHASES]) if program[FULL_KEPT] else program[N_PHASES]
-            if first_phase > 0 and (first_phase >= end or not program[FULL_KEPT]):
+            by_phase, n_phases = program[FULL_KEPT] != 0, program[N_PHASES]
+            if call > 0 and (call >= n_phases or not by_phase):
                 continue
-            if first_phase == 0:
+            if call == 0:
                 at = place[HOST_AT]
                 host[at + T], host[at + FIRST], host[at + PROGRESS] = t, 1.0 if t == 1.0 else 0.0, progress
                 host[at + LR] = lr[lane]
@@ -206,9 +205,9 @@ def _make_kernel(sources: int) -> Any:
                 for k in range(n_scalars):
                     number = place[SCALARS_AT] + tensor * n_scalars + k
                     address[first_scalar + k] = scalars.ctypes.data + number * w.itemsize
-                for phase in range(first_phase, end):
+                for phase in range(call, call + 1 if by_phase else n_phases):
                     plan = phases[program[PHASE_AT] + phase]
-                    unasked = phase == program[N_PHASES] - 1 and u.shape[0] == 0
+                    unasked = phase == n_phases - 1 and u.shape[0] == 0
                     # The last tensor row of the last phase writes the updates.
                     _run_phase(w, program, plan, code, address, acc, size, plan[TENSOR_HI] - unasked, ahead)
         return sources

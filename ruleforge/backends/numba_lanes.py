@@ -59,15 +59,16 @@ def warm_up(report: Callable[[str], None] = _log.warning, dtype: Any = torch.flo
         RunError: the dtype is neither float32 nor float64.
     """
     real = _real(dtype)
-    if nk.kernel().signatures and any(s[0].dtype.name == np.dtype(real).name for s in nk.kernel().signatures):
+    kind = np.dtype(real).name
+    if nk.kernel().signatures and any(s[0].dtype.name == kind for s in nk.kernel().signatures):
         return
-    message = "preparing the update plane: compiled once a machine (10 to 30 s), later loaded from disk"
+    message = f"preparing the update plane, {kind}: compiled once a machine (10 to 40 s), later loaded"
     with said_if_slow(report, message):
         none, empty, table = np.zeros((0, 0), real), np.zeros(0, real), np.zeros((0, 0), np.int64)
         host, rounds = np.zeros(0), np.zeros(0, np.int64)
         made = nk.kernel()(
             none, none, none, 1.0, host, 1.0, host, table, table, table, table, rounds, host, rounds, empty,
-            empty, empty, empty, empty, np.zeros((0, ACC)), rounds, False, 0, 0,
+            empty, empty, empty, empty, np.zeros((0, ACC)), rounds, False, 0,
         )  # fmt: skip
         warm_up_matrix_ops(real)
     if made != nk.digest():
@@ -203,7 +204,7 @@ class NumbaLanes:
         return made
 
     def _matrix_ops(self) -> list[list[_MatrixOp]]:
-        """The matrix ops that follow each phase, each for all lanes of the groups that have it there."""
+        """The matrix ops after each call of the kernel, each for all lanes that have it there."""
         found: list[list[_MatrixOp]] = []
         groups = [group for group in self._groups if group.code.has_matrix]
         for phase in zip_longest(*(group.code.matrix for group in groups), fillvalue=()):
@@ -212,7 +213,7 @@ class NumbaLanes:
                 for call in of_group:
                     calls.setdefault(call.op, []).append((group, call))
             found.append([self._matrix_op(op, each) for op, each in calls.items()])
-        return found
+        return found or [[]]
 
     def _matrix_op(self, op: str, calls: Sequence[tuple[_Group, MatrixCall]]) -> _MatrixOp:
         bases, sources, targets = [], [], []
@@ -302,19 +303,13 @@ class NumbaLanes:
         rates = self._per_lane("lr", lr)
         decay = self._no_decay if weight_decay is None else self._per_lane("weight_decay", weight_decay)
 
-        def run(first_phase: int, last_phase: int) -> None:
+        starts = np.array([0, g.ctypes.data, w.ctypes.data])
+        for call, matrix_ops in enumerate(self._after):
             self._kernel(
                 w, g, u, float(t), rates, float(progress), decay, self._rows, self._phases, self._programs,
                 self._lanes, self._offsets, self._host, self._rounds, self._rounded, self._scalars,
-                self._states, self._full, self._scratch, self._sums, self._address, self._ahead,
-                first_phase, last_phase,
+                self._states, self._full, self._scratch, self._sums, self._address, self._ahead, call,
             )  # fmt: skip
-
-        if not self._after:
-            run(0, nk.ALL_PHASES)
-        starts = np.array([0, g.ctypes.data, w.ctypes.data])
-        for phase, matrix_ops in enumerate(self._after):
-            run(phase, phase + 1)
             for each in matrix_ops:
                 _MATRIX_OPS[each.op](starts[each.base] + each.source, each.target, self._matrices)
 
