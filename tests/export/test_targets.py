@@ -85,10 +85,11 @@ def test_json_of_strange_text() -> None:
     assert json.loads(made)["doc"] == strange.doc
 
 
-def test_random_rules_go_everywhere() -> None:
+@pytest.mark.parametrize("seeds", [range(20), pytest.param(range(20, 60), marks=pytest.mark.slow)])
+def test_random_rules_go_everywhere(seeds: range) -> None:
     import numpy as np
 
-    for seed in range(20):
+    for seed in seeds:
         text = random_text(np.random.default_rng(seed))
         for target in TARGETS:
             try:
