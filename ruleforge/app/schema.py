@@ -247,7 +247,7 @@ class Training(Table):
     """Clip gradients to this global norm."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay of all rules, baselines included."""
-    chunk_lanes: int = Field(default=72, ge=1, le=4096)
+    chunk_lanes: int = Field(default=24, ge=1, le=4096)
     """Lanes trained together; part of the execution plan, since other chunks give other bits."""
     gradient_plane: Literal["eager", "compiled", "auto"] = "auto"
     """How gradients are computed: op by op, or compiled, which costs seconds a workload once a machine

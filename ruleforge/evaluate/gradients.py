@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from ruleforge.backends.base import Layout
-from ruleforge.evaluate import graphs
+from ruleforge.evaluate import graphs, kept_graphs
 from ruleforge.tasks import Workload
 from ruleforge.tasks.base import Batch, Params, Task
 
@@ -104,6 +104,17 @@ def eager_plane(workload: Workload, layout: Layout) -> GradientPlane:
     return kind(workload.task, layout)
 
 
+PARTS = ("step", "scores")
+"""The functions of a compiled plane, as they are told apart on disk."""
+
+
+def is_on_disk(identity: str) -> bool:
+    """Whether the plane of this name was compiled and kept before."""
+    return bool(identity) and all(
+        place.exists() for part in PARTS for place in kept_graphs.places(f"{identity} {part}")
+    )
+
+
 class CompiledPlane(GradientPlane):
     """The same in machine code, made for a fixed number of lanes.
 
@@ -126,7 +137,7 @@ class CompiledPlane(GradientPlane):
         def scores(weights: Tensor) -> tuple[Tensor, ...]:
             return tuple(eager.evaluate(weights).values())
 
-        step, read = (identity and f"{identity} {part}" for part in ("step", "scores"))
+        step, read = (identity and f"{identity} {part}" for part in PARTS)
         self._step = graphs.CompiledFunction(gradients, weights, batch, step)
         self._scores = graphs.CompiledFunction(scores, weights, (), read)
         self._valid = self._scores.prepared(())

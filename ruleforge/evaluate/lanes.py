@@ -37,7 +37,7 @@ class Plan:
         precision: of the gradients' matrix products on a GPU, see `devices`.
     """
 
-    chunk_lanes: int = 72
+    chunk_lanes: int = 24
     score_lanes: int = 24
     update_plane: str = "torch"
     compiled: tuple[str, ...] = ()

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from ruleforge.errors import RunError
 from ruleforge.evaluate import graphs
-from ruleforge.evaluate.gradients import example, refusal
+from ruleforge.evaluate.gradients import example, is_on_disk, refusal
 from ruleforge.evaluate.lanes import Plan
 from ruleforge.evaluate.threads import training_thread
-from ruleforge.evaluate.train import gradient_plane
+from ruleforge.evaluate.train import gradient_plane, graph_identity
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import Workload
 from ruleforge.tasks.workload import USER_SUITE
@@ -69,6 +69,8 @@ def compile_gradients(
 ) -> None:
     """Compile what the plan wants compiled, side by side in the workers, and say so if it takes long.
 
+    What is on disk already is left alone, and loaded by whoever trains with it first.
+
     Args:
         workloads: of them those that the plan names.
         plan: says which, and for how many lanes.
@@ -80,10 +82,16 @@ def compile_gradients(
         RunError: the compiler fails.
     """
     sizes = sorted({plan.chunk_lanes, plan.score_lanes}, reverse=True)
-    jobs = [Compilation(w, size) for w in workloads if w.name in plan.compiled for size in sizes]
+    jobs = [
+        Compilation(w, size)
+        for w in workloads
+        if w.name in plan.compiled
+        for size in sizes
+        if not is_on_disk(graph_identity(w, size))
+    ]
     if not jobs:
         return
-    names = ", ".join(plan.compiled)
+    names = ", ".join(dict.fromkeys(job.workload.name for job in jobs))
     with said_if_slow(
         say,
         f"compiling gradients, 10 to 30 s a workload, once a machine and outside any budget of time: {names}",

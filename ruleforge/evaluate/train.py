@@ -38,15 +38,21 @@ from ruleforge.tasks.workload import USER_SUITE
 TRAIN_TAIL = 0.1
 
 
-@lru_cache(maxsize=256)  # every workload of a search in both sizes: a compiled one takes a second to load
+def graph_identity(workload: Workload, n_lanes: int) -> str:
+    """What a workload's compiled gradients are called on disk; "" where nothing is kept.
+
+    A user's file may import what its digest does not cover.
+    """
+    return "" if workload.suite == USER_SUITE else f"{workload.source_hash()} {n_lanes}"
+
+
+@lru_cache(maxsize=256)  # every workload of a search: loading a compiled one again takes half a second
 def gradient_plane(workload: Workload, n_lanes: int, is_compiled: bool) -> GradientPlane:
     """The gradient plane of a workload, once a process; a compiled one is made for `n_lanes` lanes."""
     layout, weights, batch = example(workload, n_lanes)
     if not is_compiled:
         return eager_plane(workload, layout)
-    # A user's file may import what its digest does not cover.
-    identity = "" if workload.suite == USER_SUITE else f"{workload.source_hash()} {n_lanes}"
-    return CompiledPlane(workload.task, layout, weights, batch, identity)
+    return CompiledPlane(workload.task, layout, weights, batch, graph_identity(workload, n_lanes))
 
 
 @lru_cache(maxsize=128)  # half a megabyte each
