@@ -22,7 +22,7 @@ from ruleforge.evaluate.machine import processor
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
-SCRIPTS = ("throughput", "update_plane", "search", "startup", "export_step", "scaling")
+SCRIPTS = ("throughput", "update_plane", "search", "startup", "export_step", "scaling", "matrix_ops")
 BEGIN, END = "<!-- figures of {name}: begin -->", "<!-- figures of {name}: end -->"
 
 

@@ -7,7 +7,6 @@ A generation is one transaction. Everything that a later one depends on is in th
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
@@ -20,9 +19,10 @@ from ruleforge.app.config import load_validation_workloads, resolved_toml
 from ruleforge.app.objectives import OBJECTIVES, Measured
 from ruleforge.app.progress import Progress
 from ruleforge.app.ranking import SPEEDUP
-from ruleforge.app.schema import Config, Training
+from ruleforge.app.schema import Config
 from ruleforge.app.setup import LANE_STEPS_PER_S, lanes_at_the_end
-from ruleforge.app.watching import Look, Watch
+from ruleforge.app.training_schema import Training
+from ruleforge.app.watching import Look, Watch, look_line
 from ruleforge.evaluate.evaluator import Outcome
 from ruleforge.evaluate.funnel import STOPPED_EARLY, Funnel, RungResult, Verdict, standing_value
 from ruleforge.evaluate.lanes import sample_steps
@@ -386,21 +386,6 @@ def funnel_counts(counts: Mapping[str, int], training: Training) -> dict[str, in
     rungs = [f"rung_{k}" for k in range(len(training.rungs))]
     found = {stage: int(counts.get(stage, 0)) for stage in ("proposed", "unique", "distinct", *rungs)}
     return found | ({"full": int(counts.get(f"rung_{len(rungs)}", 0))} if training.full_rung else {})
-
-
-def look_line(look: Look) -> str:
-    """A look in words, for the log."""
-    done = {
-        "restart": "the search restarts from the best validated rules",
-        "reparameterize": "the best validated rule gets other constants",
-        "stop": "the search stops",
-    }
-    fallen = f"; it falls while fitness rises: {done[look.action]}" if look.action in done else ""
-    where = f"×{math.exp(look.mean):.3f}" if look.validation else "nothing comparable"
-    return (
-        f"validation: the best {len(look.leaders)} alive stand at {where} over the oracle, "
-        f"×{math.exp(look.search):.3f} where they are trained{fallen}"
-    )
 
 
 def evaluation_rows(

@@ -76,6 +76,21 @@ class Look:
         )
 
 
+def look_line(look: Look) -> str:
+    """A look in words, for the log."""
+    done = {
+        "restart": "the search restarts from the best validated rules",
+        "reparameterize": "the best validated rule gets other constants",
+        "stop": "the search stops",
+    }
+    fallen = f"; it falls while fitness rises: {done[look.action]}" if look.action in done else ""
+    where = f"×{math.exp(look.mean):.3f}" if look.validation else "nothing comparable"
+    return (
+        f"validation: the best {len(look.leaders)} alive stand at {where} over the oracle, "
+        f"×{math.exp(look.search):.3f} where they are trained{fallen}"
+    )
+
+
 def best_look(looks: Sequence[Look]) -> Look:
     """The one with the best validation, the first of equals."""
     return max(looks, key=lambda look: (look.mean, -look.generation))

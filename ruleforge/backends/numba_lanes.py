@@ -119,7 +119,7 @@ class NumbaLanes:
     def __init__(
         self, groups: Sequence[LaneGroup], layout: Layout, lr0: Lanes, dtype: Any = torch.float32
     ) -> None:
-        warm_up(dtype=dtype)
+        warm_up(lambda message: None, dtype)  # whoever leads a run has told of it
         self._real = _real(dtype)
         self._dtype = dtype
         self._layout = layout

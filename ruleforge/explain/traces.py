@@ -7,6 +7,7 @@ shows the memory, runs of one sign with flips show the betas under a sign.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,11 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ruleforge.backends import fastest_plane, load_plane
+from ruleforge.backends import fastest_plane, load_plane, prepare_plane
 from ruleforge.backends.base import LaneGroup, Layout
 from ruleforge.core.program import Program, compile_rule
 from ruleforge.core.rule import Rule
 from ruleforge.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 Array = NDArray[np.float64]
 
@@ -92,7 +95,9 @@ def _program(rule: Rule) -> tuple[Program, list[int]]:
 
 @lru_cache(maxsize=1)
 def _plane() -> Any:
-    return load_plane(fastest_plane())
+    name = fastest_plane()
+    prepare_plane(name, _log.warning, dtype="float64")
+    return load_plane(name)
 
 
 @lru_cache(maxsize=32)

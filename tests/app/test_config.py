@@ -24,11 +24,8 @@ from ruleforge.app.config import (
     resolved_toml,
 )
 from ruleforge.app.faults import caret
-from ruleforge.app.schema import (
-    DEFAULT_RUNGS,
-    STRATEGIES,
-    TIME_OBJECTIVES,
-)
+from ruleforge.app.schema import STRATEGIES, TIME_OBJECTIVES
+from ruleforge.app.training_schema import DEFAULT_RUNGS
 from ruleforge.app.values import format_duration, parse_duration
 from ruleforge.errors import ConfigError
 from ruleforge.tasks import SUITES, TEMPLATE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +13,12 @@ from torch import Tensor, fx
 from torch.fx.passes.shape_prop import ShapeProp
 
 from ruleforge.errors import RunError
-from ruleforge.evaluate import graphs, prepare
-from ruleforge.evaluate.gradients import GradientPlane, OneByOnePlane, flatten, layout_of, refusal
+from ruleforge.evaluate import graphs, kept_graphs, prepare
+from ruleforge.evaluate.gradients import PARTS, GradientPlane, OneByOnePlane, flatten, layout_of, refusal
 from ruleforge.evaluate.lanes import ChunkJob, LaneSpec, Plan, RuleLanes
 from ruleforge.evaluate.prepare import compilable, compile_gradients
 from ruleforge.evaluate.threads import training_thread
-from ruleforge.evaluate.train import gradient_plane, train_chunk
+from ruleforge.evaluate.train import gradient_plane, graph_identity, train_chunk
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import WORKLOADS, Task, Workload
 
@@ -176,8 +177,35 @@ def test_a_failing_compiler_is_named_with_the_way_out(monkeypatch: pytest.Monkey
         raise RuntimeError("g++ ran out of patience\nand said more")
 
     monkeypatch.setattr(prepare, "gradient_plane", fail)
+    monkeypatch.setattr(prepare, "is_on_disk", lambda identity: False)
     with pytest.raises(
         RunError, match=r"breast_cancer failed: RuntimeError: g\+\+ ran out of patience\n"
     ) as error:
         compile_gradients([WORKLOADS[QUICK]], Plan(compiled=(QUICK,)), Workers(), pytest.fail)
     assert 'gradient_plane = "eager"' in str(error.value.hint)
+
+
+def test_what_is_on_disk_is_not_compiled_before_the_clock_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[str, int]] = []
+
+    def compiled(workload: Workload, n_lanes: int, is_compiled: bool) -> None:
+        made.append((workload.name, n_lanes))
+        for part in PARTS:
+            for place in kept_graphs.places(f"{graph_identity(workload, n_lanes)} {part}"):
+                place.touch()
+
+    def places(identity: str) -> tuple[Path, Path]:
+        name = identity.replace("/", "_")
+        return tmp_path / f"{name}.pt2", tmp_path / f"{name}.compiled"
+
+    monkeypatch.setattr(kept_graphs, "places", places)
+    monkeypatch.setattr(prepare, "gradient_plane", compiled)
+    mine = [WORKLOADS[QUICK], WORKLOADS["quadratic"]]
+    plan = Plan(chunk_lanes=8, score_lanes=4, compiled=tuple(w.name for w in mine))
+    compile_gradients(mine, plan, Workers(), pytest.fail)
+    assert made == [(w.name, n) for w in mine for n in (8, 4)]
+    next(tmp_path.iterdir()).unlink()
+    compile_gradients(mine, plan, Workers(), pytest.fail)
+    assert len(made) == 5
