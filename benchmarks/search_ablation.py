@@ -42,6 +42,10 @@ from ruleforge.evaluate.statistics import p_value, t_interval
 from ruleforge.evaluate.workers import Workers
 from ruleforge.store import FINISHED, Store
 
+PUBLISHED = (
+    "sgd", "nesterov", "rmsprop", "adam", "nadam_simple", "signum", "lion", "adabelief", "cautious_adamw", "grams",
+    "muon_adamw",
+)  # fmt: skip
 ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "nsga2": ("the config as it is", ()),
     "random": ("fresh draws from the grammar alone", ('search.strategy="random"',)),
@@ -52,6 +56,10 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "aging": ("aging evolution", ('search.strategy="aging"',)),
     "nsga2_no_dedupe": ("rules that act alike are all trained", ("search.dedupe=false",)),
     "nsga2_no_seeds": ("a cold start", ("search.seed_rules=[]",)),
+    "published_seeds": (
+        "without the seed rule that a search of ours found",
+        (f"search.seed_rules={json.dumps(PUBLISHED)}",),
+    ),
     "nsga2_no_funnel": ("every rule at full budget", ("training.rungs=[]", "training.full_rung=true")),
     "islands": ("four populations on a ring", ('search.strategy="islands"',)),
     "tournament": (

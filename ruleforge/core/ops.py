@@ -276,7 +276,7 @@ _ROWS: tuple[Op, ...] = (
     _derived("signed_sqrt", _X, "sign(x) * sqrt(abs(x))", "sign-preserving root", folds=True),
     _derived("softplus", _X, "log1p(exp(x))", "smooth maximum(x, 0)"),
     _derived("log_scale", _X, "sign(x) * log1p(abs(x))", "sign-preserving logarithm", folds=True),
-    _derived("normalize", ("x!",), "x / norm(x)", "x at norm 1"),
+    _derived("normalize", ("x!",), "x / maximum(norm(x), 1e-30)", "x at norm 1; 0 stays 0", folds=True),
     _derived("clip_norm", ("x!", "c#"), "x * minimum(1, c / norm(x))", "x scaled down to norm c", folds=True),
     _derived("ema_hat", ("x", "beta#"), "ema(x, beta) / (1 - beta ** t)", "bias-corrected exponential moving average", folds=True),
     # stateful sugar: a slot s that starts at 0

@@ -56,6 +56,14 @@ def _streams() -> tuple[Array, Array]:
 
 
 @lru_cache(maxsize=1)
+def _silent_streams() -> tuple[Array, Array]:
+    """Gradients and weights, (S, T, P) each; every gradient is 0 at the first steps, or later for a while."""
+    grads, weights = (each[:2].copy() for each in _streams())
+    grads[0, :2] = grads[1, 5:8] = 0.0
+    return grads, weights
+
+
+@lru_cache(maxsize=1)
 def _projection() -> Array:
     rng = np.random.Generator(np.random.PCG64(14126980))
     made = rng.standard_normal((4 * STEPS * LAYOUT.n_weights, N_PROJECTIONS))
@@ -83,7 +91,12 @@ def probe(texts: Sequence[str], plane: str = "torch") -> list[ProbeResult]:
             _fingerprint(rule.program, rule.reads_scale, np.asarray(rule.defaults, float)[None])[0]
             for rule in rules
         ]
-        results = [result for result, _ in seen]
+        results = [
+            ProbeResult((), "non-finite update where a tensor's gradient is 0")
+            if not result.reason and not _bears_silence(rule)
+            else result
+            for rule, (result, _) in zip(rules, seen, strict=True)
+        ]
         alive = [i for i, result in enumerate(results) if not result.reason]
         falls = _descends([rules[i] for i in alive], [seen[i][1] for i in alive], plane)
     for i, descends in zip(alive, falls, strict=True):
@@ -124,7 +137,7 @@ def _fingerprint(program: Program, fixed: bool, hypers: Array) -> list[tuple[Pro
         hypers: hyperparameters of each variant, (V, n_hypers).
     """
     found = []
-    for answer in _answer(program, hypers):
+    for answer in _answer(program, hypers, *_streams()):
         size = _rms(answer)
         if not np.isfinite(size):
             result = ProbeResult((), "non-finite update on the probe streams")
@@ -137,20 +150,26 @@ def _fingerprint(program: Program, fixed: bool, hypers: Array) -> list[tuple[Pro
     return found
 
 
+def _bears_silence(rule: Compiled) -> bool:
+    """Whether a rule stays finite where the gradient of a whole tensor is 0, as in an unused layer."""
+    answer = _answer(rule.program, np.asarray(rule.defaults, float)[None], *_silent_streams())
+    return bool(np.isfinite(answer).all())
+
+
 def _rms(values: Array) -> float:
     """Root mean square; not finite where a value, or its square, is not."""
     with np.errstate(over="ignore", invalid="ignore"):
         return float(np.sqrt(np.mean(np.square(values))))
 
 
-def _answer(program: Program, hypers: Array) -> Array:
-    """Updates of variants of one program on the streams, (V, S, T, P), float64.
+def _answer(program: Program, hypers: Array, grads: Array, weights: Array) -> Array:
+    """Updates of variants of one program on streams, (V, S, T, P), float64.
 
     Args:
         program: compiled rule.
         hypers: hyperparameters of each variant, (V, n_hypers).
+        grads, weights: the streams, (S, T, P) each.
     """
-    grads, weights = _streams()
     n_variants, n_streams = len(hypers), len(grads)
     lr = np.full(n_variants * n_streams, PROBE_LR)
     block = NumpyBlock(program, LAYOUT, hypers.repeat(n_streams, 0).T, lr)

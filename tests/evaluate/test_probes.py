@@ -161,3 +161,17 @@ def test_the_planes_agree_on_who_descends() -> None:
     apart = [text for text, a, b in zip(texts, slow, fast, strict=True) if a.reason != b.reason]
     assert len(apart) <= len(texts) // 100, apart
     assert len({r.reason for r in slow}) == 4
+
+
+@pytest.mark.parametrize("plane", ["torch", "numba"])
+def test_a_rule_that_a_gradient_of_zero_ruins_is_refused(plane: str) -> None:
+    texts = [
+        "update = g / norm(g)\n",
+        "update = ema(g / norm(g), 0.9)\n",
+        "update = g / sqrt(mean(g * g))\n",
+        "update = normalize(g)\n",
+        "update = ema(normalize(g), 0.9)\n",
+        "update = g / (norm(g) + 1e-8)\n",
+    ]
+    reasons = [result.reason for result in probe(texts, plane)]
+    assert reasons == ["non-finite update where a tensor's gradient is 0"] * 3 + [""] * 3

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ruleforge.core.known import known
+from ruleforge.core.ops import OPS
 from ruleforge.core.text import RuleText
 
 N_STEPS = 12
@@ -58,3 +59,26 @@ def test_the_experts_nadam_is_masked_nadam() -> None:
         gradient = rng.standard_normal(VECTOR)
         kept = plain * gradient > 0
         assert np.allclose(mine, plain * kept / max(kept.mean(), 1e-3), rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [MATRIX, VECTOR])
+def test_the_found_rule_is_a_short_memorys_direction_at_a_long_ones_length(shape: tuple[int, ...]) -> None:
+    rule, rng = known("two_memories").rule, np.random.default_rng(3)
+    beta1, beta2, beta3, eps = (hyper.default for hyper in rule.rule.hypers)
+
+    def equalized(x: np.ndarray) -> np.ndarray:
+        if x.ndim != 2:
+            return x
+        along = OPS["orthogonalize"].meaning(x)
+        return along * np.linalg.norm(x) / np.linalg.norm(along)
+
+    short, far, square = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    for t, mine in enumerate(updates(rule, shape), start=1):
+        g = rng.standard_normal(shape)
+        short = beta1 * short + (1 - beta1) * g / np.linalg.norm(g)
+        far, square = beta2 * far + (1 - beta2) * g, beta3 * square + (1 - beta3) * g * g
+        step = far / (1 - beta2**t) / (np.sqrt(square / (1 - beta3**t)) + eps)
+        direction = equalized(short / (1 - beta1**t))
+        given = direction * np.linalg.norm(step) / np.linalg.norm(direction)
+        given = given / (1 + np.abs(given))
+        assert np.allclose(mine, equalized(given), rtol=1e-9)

@@ -26,6 +26,7 @@ FAMILIES = {
     "layerwise",
     "matrix",
     "by_hand",
+    "found",
 }
 
 
