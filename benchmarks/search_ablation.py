@@ -43,8 +43,8 @@ from ruleforge.evaluate.workers import Workers
 from ruleforge.store import FINISHED, Store
 
 PUBLISHED = (
-    "sgd", "nesterov", "rmsprop", "adam", "nadam_simple", "signum", "lion", "adabelief", "cautious_adamw", "grams",
-    "muon_adamw",
+    "sgd", "nesterov", "rmsprop", "adam", "nadam_simple", "signum", "lion", "adabelief", "cautious_adamw",
+    "grams", "muon_adamw",
 )  # fmt: skip
 ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "nsga2": ("the config as it is", ()),
