@@ -44,7 +44,7 @@ _calls = itertools.count()
 
 
 def chunk_jobs(n_candidates: int, n_steps: int) -> list[ChunkJob]:
-    """The first rung for so many candidates: three learning rates each, 72 lanes a chunk.
+    """The first rung for so many candidates: three learning rates each.
 
     No two calls give the same texts: a worker remembers a rule that it has read, but a search has new ones.
     """
@@ -54,7 +54,9 @@ def chunk_jobs(n_candidates: int, n_steps: int) -> list[ChunkJob]:
     lanes = tuple(LaneSpec(lr, "constant") for lr in LRS)
     call = f"{os.getpid()}.{next(_calls)}"
     rules = [RuleLanes(f"# {call}.{k}\n{texts[k % len(texts)]}", lanes) for k in range(n_candidates)]
-    return [ChunkJob(workload, 0, n_steps, part, plan, plan.chunk_lanes) for part in pack(rules, 72)]
+    return [
+        ChunkJob(workload, 0, n_steps, part, plan, plan.chunk_lanes) for part in pack(rules, plan.chunk_lanes)
+    ]
 
 
 def nothing(job: ChunkJob) -> ChunkResult:

@@ -68,7 +68,7 @@ def measured(workload: Workload, tuned: Baselines, plan: Plan) -> dict[str, Any]
 def lane_step_us(workload: Workload, plan: Plan, repeats: int = 3) -> float:
     """Median microseconds of processor time that a step of a lane takes: Adam in a whole chunk, scored."""
     n_steps = max(20, workload.steps // 4)
-    lanes = RuleLanes(str(known("adam").rule), tuple(LaneSpec(0.003, "cosine") for _ in range(72)))
+    lanes = RuleLanes(str(known("adam").rule), (LaneSpec(0.003, "cosine"),) * plan.chunk_lanes)
     job = ChunkJob(workload, 0, n_steps, (lanes,), plan, plan.chunk_lanes)
     train_chunk(job)
     times = []
