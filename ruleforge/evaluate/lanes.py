@@ -126,13 +126,13 @@ def sample_steps(n_steps: int) -> tuple[int, ...]:
 
 
 def pack(rules: list[RuleLanes], size: int) -> list[tuple[RuleLanes, ...]]:
-    """Rules in order into chunks of at most `size` lanes; a rule with more lanes is cut."""
+    """Rules in order into chunks of `size` lanes, the last one of what is left; a rule at a border is cut."""
     chunks: list[list[RuleLanes]] = [[]]
     room = size
     for rule in rules:
         lanes = rule.lanes
         while lanes:
-            if room < min(len(lanes), size):
+            if not room:
                 chunks.append([])
                 room = size
             part, lanes = lanes[:room], lanes[room:]
