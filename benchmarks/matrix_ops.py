@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ruleforge.backends.base import Layout
 from ruleforge.backends.numba_matrix import Matrices, orthogonalize_lanes, rows
-from ruleforge.core.ops import NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
+from ruleforge.core.ops import NEWTON_SCHULZ, NEWTON_SCHULZ_EPS, NEWTON_SCHULZ_STEPS
 from ruleforge.evaluate.gradients import layout_of
 from ruleforge.evaluate.machine import processor
 from ruleforge.tasks import load_suite
@@ -43,7 +43,7 @@ def by_torch(lanes: Tensor, layout: Layout) -> None:
             continue
         x = lanes[:, offset : offset + shape[0] * shape[1]].reshape(-1, *shape)
         x = x.mT if shape[0] > shape[1] else x
-        x = x / (x.square().sum((1, 2), keepdim=True).sqrt() + 1e-7)
+        x = x / (x.square().sum((1, 2), keepdim=True).sqrt() + NEWTON_SCHULZ_EPS)
         for _ in range(NEWTON_SCHULZ_STEPS):
             gram = x @ x.mT
             x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)

@@ -35,6 +35,7 @@ from ruleforge.app.run import resume_run, run_search
 from ruleforge.app.schema import Config
 from ruleforge.app.setup import baseline_rules
 from ruleforge.backends import fastest_plane, prepare_plane
+from ruleforge.core.known import known
 from ruleforge.evaluate.baselines import tune_baselines
 from ruleforge.evaluate.evaluator import evaluate
 from ruleforge.evaluate.lanes import Plan
@@ -42,10 +43,6 @@ from ruleforge.evaluate.statistics import p_value, t_interval
 from ruleforge.evaluate.workers import Workers
 from ruleforge.store import FINISHED, Store
 
-PUBLISHED = (
-    "sgd", "nesterov", "rmsprop", "adam", "nadam_simple", "signum", "lion", "adabelief", "cautious_adamw",
-    "grams", "muon_adamw",
-)  # fmt: skip
 ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "nsga2": ("the config as it is", ()),
     "random": ("fresh draws from the grammar alone", ('search.strategy="random"',)),
@@ -56,10 +53,7 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "aging": ("aging evolution", ('search.strategy="aging"',)),
     "nsga2_no_dedupe": ("rules that act alike are all trained", ("search.dedupe=false",)),
     "nsga2_no_seeds": ("a cold start", ("search.seed_rules=[]",)),
-    "published_seeds": (
-        "without the seed rule that a search of ours found",
-        (f"search.seed_rules={json.dumps(PUBLISHED)}",),
-    ),
+    "published_seeds": ("without seed rules that searches of ours found", ()),
     "nsga2_no_funnel": ("every rule at full budget", ("training.rungs=[]", "training.full_rung=true")),
     "islands": ("four populations on a ring", ('search.strategy="islands"',)),
     "tournament": (
@@ -122,11 +116,13 @@ def main() -> int:
 
 def config_of(arm: str, seed: int, options: argparse.Namespace) -> Config:
     """The arm's config. Only lane-steps end it, so that every arm may spend the same."""
-    own = (
-        (f"search.prior={json.dumps(str(Path(options.prior).absolute()))}",)
-        if arm == "prior"
-        else ARMS[arm][1]
-    )
+    own = ARMS[arm][1]
+    if arm == "prior":
+        own = (f"search.prior={json.dumps(str(Path(options.prior).absolute()))}",)
+    elif arm == "published_seeds":
+        names = [entry.name for entry in load_config(options.config, options.set).search.seed_rules]
+        published = [name for name in names if known(name).family != "found"]
+        own = (f"search.seed_rules={json.dumps(published)}",)
     ends = [f"search.lane_steps={options.lane_steps}", 'search.budget="1000h"', "search.generations=100000"]
     return load_config(options.config, [f"seed={seed}", *ends, *options.set, *own])
 

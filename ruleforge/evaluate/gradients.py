@@ -104,15 +104,14 @@ def eager_plane(workload: Workload, layout: Layout) -> GradientPlane:
     return kind(workload.task, layout)
 
 
-PARTS = ("step", "scores")
-"""The functions of a compiled plane, as they are told apart on disk."""
+def names_on_disk(identity: str) -> tuple[str, str]:
+    """What step and scores of a compiled plane are called there; "" keeps nothing."""
+    return (f"{identity} step", f"{identity} scores") if identity else ("", "")
 
 
 def is_on_disk(identity: str) -> bool:
     """Whether the plane of this name was compiled and kept before."""
-    return bool(identity) and all(
-        place.exists() for part in PARTS for place in kept_graphs.places(f"{identity} {part}")
-    )
+    return bool(identity) and all(map(kept_graphs.is_kept, names_on_disk(identity)))
 
 
 class CompiledPlane(GradientPlane):
@@ -137,7 +136,7 @@ class CompiledPlane(GradientPlane):
         def scores(weights: Tensor) -> tuple[Tensor, ...]:
             return tuple(eager.evaluate(weights).values())
 
-        step, read = (identity and f"{identity} {part}" for part in PARTS)
+        step, read = names_on_disk(identity)
         self._step = graphs.CompiledFunction(gradients, weights, batch, step)
         self._scores = graphs.CompiledFunction(scores, weights, (), read)
         self._valid = self._scores.prepared(())

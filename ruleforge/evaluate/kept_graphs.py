@@ -28,9 +28,9 @@ def load(identity: str) -> tuple[Any, Any] | None:
     """What prepares a batch, and the compiled rest; None where nothing is kept that can be loaded."""
     from torch._inductor.standalone_compile import CompiledArtifact
 
-    batch_part, lanes_part = places(identity)
-    if not (batch_part.exists() and lanes_part.exists()):
+    if not is_kept(identity):
         return None
+    batch_part, lanes_part = places(identity)
     try:
         prologue = torch.export.load(batch_part).module()
         return prologue, CompiledArtifact.load(path=str(lanes_part), format="binary")
@@ -61,6 +61,11 @@ def _write(path: Path, write: Callable[[str], None]) -> None:
     part = path.with_name(f"{os.getpid()}.{path.name}")
     write(str(part))
     part.replace(path)
+
+
+def is_kept(identity: str) -> bool:
+    """Whether a function of this name was kept before."""
+    return all(place.exists() for place in places(identity))
 
 
 def places(identity: str) -> tuple[Path, Path]:

@@ -64,6 +64,13 @@ def _silent_streams() -> tuple[Array, Array]:
 
 
 @lru_cache(maxsize=1)
+def _all_streams() -> tuple[Array, Array]:
+    """The streams of a fingerprint, and behind them those without a gradient."""
+    grads, weights = (np.concatenate(pair) for pair in zip(_streams(), _silent_streams(), strict=True))
+    return grads, weights
+
+
+@lru_cache(maxsize=1)
 def _projection() -> Array:
     rng = np.random.Generator(np.random.PCG64(14126980))
     made = rng.standard_normal((4 * STEPS * LAYOUT.n_weights, N_PROJECTIONS))
@@ -87,16 +94,8 @@ def probe(texts: Sequence[str], plane: str = "torch") -> list[ProbeResult]:
     """Fingerprint rules and refuse those that cannot work: a function of each text and the plane alone."""
     rules = [compiled(text) for text in texts]
     with training_thread():
-        seen = [
-            _fingerprint(rule.program, rule.reads_scale, np.asarray(rule.defaults, float)[None])[0]
-            for rule in rules
-        ]
-        results = [
-            ProbeResult((), "non-finite update where a tensor's gradient is 0")
-            if not result.reason and not _bears_silence(rule)
-            else result
-            for rule, (result, _) in zip(rules, seen, strict=True)
-        ]
+        seen = [_look(rule) for rule in rules]
+        results = [result for result, _ in seen]
         alive = [i for i, result in enumerate(results) if not result.reason]
         falls = _descends([rules[i] for i in alive], [seen[i][1] for i in alive], plane)
     for i, descends in zip(alive, falls, strict=True):
@@ -125,35 +124,32 @@ def fingerprint_variants(text: str, variants: Sequence[Sequence[float]]) -> list
     rule = compiled(text)
     hypers = np.asarray(variants, float).reshape(len(variants), len(rule.defaults))
     with training_thread():
-        return [result for result, _ in _fingerprint(rule.program, rule.reads_scale, hypers)]
+        answers = _answer(rule.program, hypers, *_streams())
+    return [_fingerprint(answer, rule.reads_scale) for answer in answers]
 
 
-def _fingerprint(program: Program, fixed: bool, hypers: Array) -> list[tuple[ProbeResult, float]]:
-    """Fingerprints of variants of one program, and the RMS of their answers to plain noise.
+def _look(rule: Compiled) -> tuple[ProbeResult, float]:
+    """A rule's fingerprint, or why it is refused, and the RMS of its answer to plain noise.
 
-    Args:
-        program: compiled rule.
-        fixed: whether its scale matters.
-        hypers: hyperparameters of each variant, (V, n_hypers).
+    Refused is also what does not stay finite where a whole tensor's gradient is 0, as in an unused layer.
     """
-    found = []
-    for answer in _answer(program, hypers, *_streams()):
-        size = _rms(answer)
-        if not np.isfinite(size):
-            result = ProbeResult((), "non-finite update on the probe streams")
-        elif size < 1e-30 or np.ptp(answer) <= 1e-12 * size:
-            result = ProbeResult((), "the update is zero or constant on the probe streams")
-        else:
-            scaled = answer if fixed else answer / size
-            result = ProbeResult(tuple((scaled.reshape(-1) @ _projection()).tolist()), "")
-        found.append((result, _rms(answer[0])))
-    return found
+    (answer,) = _answer(rule.program, np.asarray(rule.defaults, float)[None], *_all_streams())
+    heard, silent = np.split(answer, [len(_streams()[0])])
+    result = _fingerprint(heard, rule.reads_scale)
+    if not result.reason and not np.isfinite(silent).all():
+        result = ProbeResult((), "non-finite update where a tensor's gradient is 0")
+    return result, _rms(heard[0])
 
 
-def _bears_silence(rule: Compiled) -> bool:
-    """Whether a rule stays finite where the gradient of a whole tensor is 0, as in an unused layer."""
-    answer = _answer(rule.program, np.asarray(rule.defaults, float)[None], *_silent_streams())
-    return bool(np.isfinite(answer).all())
+def _fingerprint(answer: Array, fixed: bool) -> ProbeResult:
+    """The fingerprint of an answer to the streams, (S, T, P); `fixed` says that its scale matters."""
+    size = _rms(answer)
+    if not np.isfinite(size):
+        return ProbeResult((), "non-finite update on the probe streams")
+    if size < 1e-30 or np.ptp(answer) <= 1e-12 * size:
+        return ProbeResult((), "the update is zero or constant on the probe streams")
+    scaled = answer if fixed else answer / size
+    return ProbeResult(tuple((scaled.reshape(-1) @ _projection()).tolist()), "")
 
 
 def _rms(values: Array) -> float:

@@ -14,7 +14,14 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from ruleforge.errors import RunError
 from ruleforge.evaluate import graphs, kept_graphs, prepare
-from ruleforge.evaluate.gradients import PARTS, GradientPlane, OneByOnePlane, flatten, layout_of, refusal
+from ruleforge.evaluate.gradients import (
+    GradientPlane,
+    OneByOnePlane,
+    flatten,
+    layout_of,
+    names_on_disk,
+    refusal,
+)
 from ruleforge.evaluate.lanes import ChunkJob, LaneSpec, Plan, RuleLanes
 from ruleforge.evaluate.prepare import compilable, compile_gradients
 from ruleforge.evaluate.threads import training_thread
@@ -186,26 +193,21 @@ def test_a_failing_compiler_is_named_with_the_way_out(monkeypatch: pytest.Monkey
 
 
 def test_what_is_on_disk_is_not_compiled_before_the_clock_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kept_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[tuple[str, int]] = []
 
     def compiled(workload: Workload, n_lanes: int, is_compiled: bool) -> None:
         made.append((workload.name, n_lanes))
-        for part in PARTS:
-            for place in kept_graphs.places(f"{graph_identity(workload, n_lanes)} {part}"):
+        for name in names_on_disk(graph_identity(workload, n_lanes)):
+            for place in kept_graphs.places(name):
                 place.touch()
 
-    def places(identity: str) -> tuple[Path, Path]:
-        name = identity.replace("/", "_")
-        return tmp_path / f"{name}.pt2", tmp_path / f"{name}.compiled"
-
-    monkeypatch.setattr(kept_graphs, "places", places)
     monkeypatch.setattr(prepare, "gradient_plane", compiled)
     mine = [WORKLOADS[QUICK], WORKLOADS["quadratic"]]
     plan = Plan(chunk_lanes=8, score_lanes=4, compiled=tuple(w.name for w in mine))
     compile_gradients(mine, plan, Workers(), pytest.fail)
     assert made == [(w.name, n) for w in mine for n in (8, 4)]
-    next(tmp_path.iterdir()).unlink()
+    next(kept_folder.iterdir()).unlink()
     compile_gradients(mine, plan, Workers(), pytest.fail)
     assert len(made) == 5

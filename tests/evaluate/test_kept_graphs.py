@@ -31,30 +31,21 @@ def answers(made: CompiledFunction) -> tuple[Tensor, ...]:
     return made(LANES, made.prepared(BATCH))
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    def places(identity: str) -> tuple[Path, Path]:
-        return tmp_path / f"{identity}.pt2", tmp_path / f"{identity}.compiled"
-
-    monkeypatch.setattr(kept_graphs, "places", places)
-    return tmp_path
-
-
 @pytest.mark.filterwarnings("error:No complete tensor")
 def test_what_is_kept_is_loaded_untraced_and_answers_alike(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    kept_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = answers(CompiledFunction(function, LANES, BATCH, "mine"))
     assert all(map(torch.allclose, first, function(LANES, *BATCH)))
-    assert sorted(path.name for path in folder.iterdir()) == ["mine.compiled", "mine.pt2"]
+    assert sorted(path.name for path in kept_folder.iterdir()) == ["mine.compiled", "mine.pt2"]
     monkeypatch.setattr(graphs, "trace", lambda *args: pytest.fail("traced again"))
     again = answers(CompiledFunction(function, LANES, BATCH, "mine"))
     assert all(map(torch.equal, first, again))
 
 
-def test_a_damaged_file_is_told_and_written_anew(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_file_is_told_and_written_anew(kept_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = answers(CompiledFunction(function, LANES, BATCH, "mine"))
-    for path in folder.iterdir():
+    for path in kept_folder.iterdir():
         path.write_bytes(path.read_bytes()[:100])
     with caplog.at_level(logging.WARNING, kept_graphs.__name__):
         again = answers(CompiledFunction(function, LANES, BATCH, "mine"))
@@ -63,9 +54,9 @@ def test_a_damaged_file_is_told_and_written_anew(folder: Path, caplog: pytest.Lo
     assert kept_graphs.load("mine") is not None
 
 
-def test_without_a_name_nothing_is_kept(folder: Path) -> None:
+def test_without_a_name_nothing_is_kept(kept_folder: Path) -> None:
     CompiledFunction(function, LANES, BATCH)
-    assert not list(folder.iterdir())
+    assert not list(kept_folder.iterdir())
 
 
 def test_another_workload_or_size_has_another_name() -> None:
