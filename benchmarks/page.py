@@ -36,7 +36,7 @@ def run(name: str) -> dict[str, Any]:
     """The record of one benchmark at its quick size."""
     command = [sys.executable, str(HERE / f"{name}.py"), "--quick", "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=HERE.parent)
-    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+    return dict(json.loads(done.stdout))
 
 
 def rows(record: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -30,6 +30,7 @@ from ruleforge.backends.numba_lanes import NumbaLanes, warm_up
 from ruleforge.backends.torch_lanes import TorchLanes
 from ruleforge.core.known import KNOWN
 from ruleforge.core.program import Program, compile_rule
+from ruleforge.evaluate.machine import processor
 
 LAYOUT = Layout(("w1", "b1", "w2", "b2"), ((64, 32), (32,), (32, 10), (10,)))
 P = LAYOUT.n_weights
@@ -189,15 +190,6 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-
-
-def processor() -> str:
-    """The processor's name where Linux tells it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def show(result: dict[str, Any]) -> None:
