@@ -88,6 +88,12 @@ class Code:
     def has_matrix(self) -> bool:
         return any(self.matrix)
 
+    @property
+    def calls(self) -> Ints:
+        """For each phase, how many of those before it a matrix op follows: the call of the kernel that runs it."""
+        followed = np.array([bool(ops) for ops in self.matrix])
+        return np.cumsum(followed) - followed
+
 
 @lru_cache(maxsize=8192)
 def encode(program: Program) -> Code:

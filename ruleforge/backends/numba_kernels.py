@@ -30,9 +30,11 @@ from ruleforge.backends.numba_loops import (
     keep_largest,
     kept,
     merged,
+    moved,
     pointer_to,
     prefetch,
     run_loop,
+    start_of,
 )
 from ruleforge.core import ops
 
@@ -48,168 +50,178 @@ T, FIRST, LR, LR0, PROGRESS, DECAY = range(6)
 N_HOST_LEAVES = 6
 # Columns of the program table: ranges of rows of code, numbers of operands, and how they lie.
 HOST_LO, HOST_HI, AFTER_LO, AFTER_HI, ROUND_LO, ROUND_HI, PHASE_AT, N_PHASES = range(8)
-N_STATES, N_FULL, N_TILES, N_SCALARS, N_ROUNDED, TILE, FULL_STRIDE, FULL_KEPT = range(8, 16)
+N_STATES, N_FULL, N_TILES, N_SCALARS, N_ROUNDED, TILE, FULL_STRIDE, N_CALLS = range(8, 16)
 N_PROGRAM_COLUMNS = 16
-# Columns of the phase table: ranges of rows of code.
-SCALAR_LO, SCALAR_HI, TENSOR_LO, TENSOR_HI, REDUCE_LO, REDUCE_HI, POST_LO, POST_HI = range(8)
+# Columns of the phase table: ranges of rows of code, and in which call of the kernel the phase is run.
+SCALAR_LO, SCALAR_HI, TENSOR_LO, TENSOR_HI, REDUCE_LO, REDUCE_HI, POST_LO, POST_HI, CALL = range(9)
+N_PHASE_COLUMNS = 9
 # Columns of the lane table: its program, and where its numbers start.
 PROGRAM, HOST_AT, ROUNDED_AT, SCALARS_AT, STATES_AT, FULL_AT = range(6)
+N_LANE_COLUMNS = 6
+N_CODE_COLUMNS = 5
+# The chunk's table: addresses of its arrays, numbers of what it has, and whether it is too large for a cache.
+CODE_0, PHASES_0, PROGRAMS_0, LANES_0, OFFSETS_0, HOST_0, ROUNDS_0 = range(7)
+ROUNDED_0, SCALARS_0, STATES_0, FULL_0, SCRATCH_0, SUMS_0, ADDRESS_0 = range(7, 14)
+N_LANES, N_TENSORS, N_WEIGHTS, AHEAD = range(14, 18)
+N_CHUNK_COLUMNS = 18
 
-# The kernel.
+# The kernel. Tables are pointers to their first elements.
 
 
 @compiled
-def _run_host(
-    program: Any, at: int, rounded_at: int, code: Any, host: Any, rounds: Any, rounded: Any
-) -> None:
+def _run_host(program: Any, code: Any, host: Any, rounds: Any, rounded: Any) -> None:
     """Host code of one lane: float64 instructions, then rounding, then the next host states."""
     for row in range(program[HOST_LO], program[HOST_HI]):
-        host[at + code[row, 1]] = host_value(
-            code[row, 0], host[at + code[row, 2]], host[at + code[row, 3]], host[at + code[row, 4]]
-        )
+        each = moved(code, row * N_CODE_COLUMNS)
+        host[each[1]] = host_value(each[0], host[each[2]], host[each[3]], host[each[4]])
     for k in range(program[N_ROUNDED]):
-        rounded[rounded_at + k] = host[at + rounds[program[ROUND_LO] + k]]
+        rounded[k] = host[rounds[k]]
     for row in range(program[AFTER_LO], program[AFTER_HI]):
-        host[at + code[row, 1]] = host[at + code[row, 2]]
+        each = moved(code, row * N_CODE_COLUMNS)
+        host[each[1]] = host[each[2]]
 
 
 @compiled
 def _reduce_rows(like: Any, code: Any, lo: int, hi: int, address: Any, acc: Any, n: int) -> None:
     """Add n elements to the partial sums of each reduction."""
     for row in range(lo, hi):
-        a, b = pointer_to(like, address[code[row, 2]]), pointer_to(like, address[code[row, 3]])
-        if code[row, 4] == 0:
-            add_up(acc[row - lo], a, b, n)
-        elif code[row, 4] == 1:
-            add_products(acc[row - lo], a, b, n)
+        each, sums = moved(code, row * N_CODE_COLUMNS), moved(acc, (row - lo) * ACC)
+        a, b = pointer_to(like, address[each[2]]), pointer_to(like, address[each[3]])
+        if each[4] == 0:
+            add_up(sums, a, b, n)
+        elif each[4] == 1:
+            add_products(sums, a, b, n)
         else:
-            keep_largest(acc[row - lo], a, b, n)
+            keep_largest(sums, a, b, n)
 
 
 @compiled
 def _finish_rows(like: Any, code: Any, lo: int, hi: int, address: Any, acc: Any, size: int) -> None:
     """The values of the reductions over a parameter tensor of `size` elements."""
     for row in range(lo, hi):
-        out = pointer_to(like, address[code[row, 1]])
-        out[0] = finish(code[row, 0], acc[row - lo], size)
+        each = moved(code, row * N_CODE_COLUMNS)
+        out = pointer_to(like, address[each[1]])
+        out[0] = finish(each[0], moved(acc, (row - lo) * ACC), size)
+
+
+@merged
+def _tiles(size: int, most: int) -> tuple[int, int]:
+    """How many tiles a parameter tensor is cut into, and their size: equal but for rounding to `ACC`."""
+    if size <= most:
+        return min(size, 1), size
+    n_tiles = (size + most - 1) // most
+    return n_tiles, ((size + n_tiles - 1) // n_tiles + ACC - 1) // ACC * ACC
 
 
 @merged
 def _run_phase(
-    w: Any, program: Any, plan: Any, code: Any, address: Any, acc: Any, size: int, tensor_hi: int, ahead: bool
-) -> None:
-    """One phase on one parameter tensor of `size` elements, whose operands lie at `address`.
+    like: Any, item: int, program: Any, plan: Any, code: Any, address: Any, acc: Any, size: int,
+    tensor_hi: int, ahead: bool,
+) -> None:  # fmt: skip
+    """One phase on one parameter tensor of `size` elements of `item` bytes, whose operands lie at `address`.
 
     The rows on scalars are a first and a last pass of one element around those over the tiles, so that
     the switch is called, and compiled, in one place. `ahead` asks for the next tile before this one is
     worked on, which pays once the lanes do not fit in the cache.
     """
     n_moving = STATES + program[N_STATES] + program[N_FULL]
-    n_tiles = (size + program[TILE] - 1) // program[TILE]
-    tile = ((size + n_tiles - 1) // max(n_tiles, 1) + ACC - 1) // ACC * ACC
+    n_tiles, tile = _tiles(size, program[TILE])
     for k in range(plan[REDUCE_HI] - plan[REDUCE_LO]):
+        sums = moved(acc, k * ACC)
         for j in range(ACC):
-            acc[k, j] = 0.0
+            sums[j] = 0.0
     start = 0
     for number in range(n_tiles + 2):
         lo, hi, n = plan[TENSOR_LO], tensor_hi, min(tile, size - start)
         if number == 0:
             lo, hi, n = plan[SCALAR_LO], plan[SCALAR_HI], 1
         elif number > n_tiles:
-            _finish_rows(w, code, plan[REDUCE_LO], plan[REDUCE_HI], address, acc, size)
+            _finish_rows(like, code, plan[REDUCE_LO], plan[REDUCE_HI], address, acc, size)
             lo, hi, n = plan[POST_LO], plan[POST_HI], 1
         if ahead and 0 < number <= n_tiles:
             for k in range(n_moving):
                 if k != U:  # not read, and perhaps nowhere
-                    for line in range(0, n * w.itemsize, CACHE_LINE):
-                        prefetch(address[k] + n * w.itemsize + line)
+                    for line in range(0, n * item, CACHE_LINE):
+                        prefetch(address[k] + n * item + line)
         for row in range(lo, hi):
+            each = moved(code, row * N_CODE_COLUMNS)
             run_loop(
-                w, code[row, 0],
-                address[code[row, 1]], address[code[row, 2]], address[code[row, 3]], address[code[row, 4]], n,
-            )  # fmt: skip
+                like, each[0], address[each[1]], address[each[2]], address[each[3]], address[each[4]], n
+            )
         if 0 < number <= n_tiles:
-            _reduce_rows(w, code, plan[REDUCE_LO], plan[REDUCE_HI], address, acc, n)
-            for k in range(n_moving):
-                address[k] += n * w.itemsize
+            _reduce_rows(like, code, plan[REDUCE_LO], plan[REDUCE_HI], address, acc, n)
             start += n
-    for k in range(n_moving):
-        address[k] -= size * w.itemsize
-
-
-@compiled
-def _place_tensor(
-    w: Any, g: Any, u: Any, states: Any, full: Any, program: Any, place: Any, lane: int, lo: int, address: Any
-) -> None:
-    """Addresses of the operands that move, at element `lo` of a lane."""
-    item, n_weights = w.itemsize, w.shape[1]
-    at = lane * n_weights + lo
-    address[G] = g.ctypes.data + at * item
-    address[W] = w.ctypes.data + at * item
-    address[U] = u.ctypes.data + at * item
-    for k in range(program[N_STATES]):
-        address[STATES + k] = states.ctypes.data + (place[STATES_AT] + k * n_weights + lo) * item
-    first = STATES + program[N_STATES]
-    kept = lo * program[FULL_KEPT]
-    for k in range(program[N_FULL]):
-        address[first + k] = full.ctypes.data + (place[FULL_AT] + k * program[FULL_STRIDE] + kept) * item
-
-
-@compiled
-def _place_rest(w: Any, scratch: Any, rounded: Any, program: Any, place: Any, address: Any) -> None:
-    """Addresses of the tile registers and of the rounded host numbers."""
-    first = STATES + program[N_STATES] + program[N_FULL]
-    for k in range(program[N_TILES]):
-        address[first + k] = scratch.ctypes.data + k * TILE_STRIDE * w.itemsize
-    first += program[N_TILES] + program[N_SCALARS]
-    for k in range(program[N_ROUNDED]):
-        address[first + k] = rounded.ctypes.data + (place[ROUNDED_AT] + k) * w.itemsize
+            if n_tiles > 1:
+                for k in range(n_moving):
+                    address[k] += n * item
+    if n_tiles > 1:
+        for k in range(n_moving):
+            address[k] -= size * item
 
 
 def _make_kernel(sources: int) -> Any:
     """The kernel. `sources` stands in a closure cell, and so in the key of numba's cache on disk."""
 
     def step_lanes(
-        w: Any, g: Any, u: Any, t: float, lr: Any, progress: float, decay: Any,
-        code: Any, phases: Any, programs: Any, lanes: Any, offsets: Any,
-        host: Any, rounds: Any, rounded: Any, scalars: Any, states: Any, full: Any,
-        scratch: Any, acc: Any, address: Any, ahead: bool,
-        call: int,
+        like: Any, w: int, g: int, u: int, t: float, lr: Any, progress: float, decay: Any, table: Any, call: int
     ) -> int:  # fmt: skip
         """Step all lanes, in calls 0, 1, …
 
-        The n-th is phase n of those programs that keep tensors between phases; the others go through all of
-        their phases with the first. `u` has a row for each lane, or no row where updates are not asked for;
-        `decay` has no element where there is none. Returns `sources`.
+        A program's phases up to its n-th matrix op are run by call n: all of them by the first where it has
+        none. `w`, `g` and `u` are addresses of numbers of the type of `like`; `u` is 0 where updates are not
+        asked for, and `decay` has no element where there is none. Returns `sources`.
         """
-        for lane in range(lanes.shape[0]):
-            place = lanes[lane]
-            program = programs[place[PROGRAM]]
-            by_phase, n_phases = program[FULL_KEPT] != 0, program[N_PHASES]
-            if call > 0 and (call >= n_phases or not by_phase):
+        chunk, rates = start_of(table), start_of(lr)
+        item, reals = like.itemsize, start_of(like)
+        code, phases = pointer_to(chunk, chunk[CODE_0]), pointer_to(chunk, chunk[PHASES_0])
+        offsets, at = pointer_to(chunk, chunk[OFFSETS_0]), pointer_to(chunk, chunk[ADDRESS_0])
+        rounds, rounded = pointer_to(chunk, chunk[ROUNDS_0]), pointer_to(reals, chunk[ROUNDED_0])
+        sums, n_weights, ahead = pointer_to(rates, chunk[SUMS_0]), chunk[N_WEIGHTS], chunk[AHEAD] != 0
+        for lane in range(chunk[N_LANES]):
+            place = moved(pointer_to(chunk, chunk[LANES_0]), lane * N_LANE_COLUMNS)
+            program = moved(pointer_to(chunk, chunk[PROGRAMS_0]), place[PROGRAM] * N_PROGRAM_COLUMNS)
+            if call >= program[N_CALLS]:
                 continue
             if call == 0:
-                at = place[HOST_AT]
-                host[at + T], host[at + FIRST], host[at + PROGRESS] = t, 1.0 if t == 1.0 else 0.0, progress
-                host[at + LR] = lr[lane]
-                host[at + DECAY] = decay[lane] if decay.size > 0 else 0.0
-                _run_host(program, at, place[ROUNDED_AT], code, host, rounds, rounded)
-            _place_rest(w, scratch, rounded, program, place, address)
-            n_scalars = program[N_SCALARS]
-            first_scalar = STATES + program[N_STATES] + program[N_FULL] + program[N_TILES]
-            n_tensors = offsets.size - 1 if n_scalars > 0 else 1
-            for tensor in range(n_tensors):
+                numbers = moved(pointer_to(rates, chunk[HOST_0]), place[HOST_AT])
+                numbers[T], numbers[FIRST], numbers[PROGRESS] = t, 1.0 if t == 1.0 else 0.0, progress
+                numbers[LR] = rates[lane]
+                numbers[DECAY] = decay[lane] if decay.size > 0 else 0.0
+                _run_host(
+                    program, code, numbers, moved(rounds, program[ROUND_LO]),
+                    moved(rounded, place[ROUNDED_AT]),
+                )  # fmt: skip
+            n_states, n_full, n_scalars = program[N_STATES], program[N_FULL], program[N_SCALARS]
+            full_at = STATES + n_states
+            tile_at = full_at + n_full
+            scalar_at = tile_at + program[N_TILES]
+            rounded_at = scalar_at + n_scalars
+            for k in range(program[N_TILES]):
+                at[tile_at + k] = chunk[SCRATCH_0] + k * TILE_STRIDE * item
+            for k in range(program[N_ROUNDED]):
+                at[rounded_at + k] = chunk[ROUNDED_0] + (place[ROUNDED_AT] + k) * item
+            for tensor in range(chunk[N_TENSORS] if n_scalars > 0 else 1):
                 lo = offsets[tensor]
-                size = offsets[tensor + 1] - lo if n_scalars > 0 else w.shape[1]
-                _place_tensor(w, g, u, states, full, program, place, lane, lo, address)
+                size = offsets[tensor + 1] - lo if n_scalars > 0 else n_weights
+                in_lanes = (lane * n_weights + lo) * item
+                at[G], at[W], at[U] = g + in_lanes, w + in_lanes, u + in_lanes
+                for k in range(n_states):
+                    at[STATES + k] = chunk[STATES_0] + (place[STATES_AT] + k * n_weights + lo) * item
+                kept_from = place[FULL_AT] + (lo if program[N_CALLS] > 1 else 0)
+                for k in range(n_full):
+                    at[full_at + k] = chunk[FULL_0] + (kept_from + k * program[FULL_STRIDE]) * item
+                own = place[SCALARS_AT] + tensor * n_scalars
                 for k in range(n_scalars):
-                    number = place[SCALARS_AT] + tensor * n_scalars + k
-                    address[first_scalar + k] = scalars.ctypes.data + number * w.itemsize
-                for phase in range(call, call + 1 if by_phase else n_phases):
-                    plan = phases[program[PHASE_AT] + phase]
-                    unasked = phase == n_phases - 1 and u.shape[0] == 0
+                    at[scalar_at + k] = chunk[SCALARS_0] + (own + k) * item
+                for number in range(program[N_PHASES]):
+                    plan = moved(phases, (program[PHASE_AT] + number) * N_PHASE_COLUMNS)
+                    if plan[CALL] != call:
+                        continue
+                    unasked = number == program[N_PHASES] - 1 and u == 0
                     # The last tensor row of the last phase writes the updates.
-                    _run_phase(w, program, plan, code, address, acc, size, plan[TENSOR_HI] - unasked, ahead)
+                    _run_phase(
+                        reals, item, program, plan, code, at, sums, size, plan[TENSOR_HI] - unasked, ahead
+                    )
         return sources
 
     return kept(step_lanes, "the update plane")

@@ -64,12 +64,8 @@ def warm_up(report: Callable[[str], None] = _log.warning, dtype: Any = torch.flo
         return
     message = f"preparing the update plane, {kind}: compiled once a machine (10 to 40 s), later loaded"
     with said_if_slow(report, message):
-        none, empty, table = np.zeros((0, 0), real), np.zeros(0, real), np.zeros((0, 0), np.int64)
-        host, rounds = np.zeros(0), np.zeros(0, np.int64)
-        made = nk.kernel()(
-            none, none, none, 1.0, host, 1.0, host, table, table, table, table, rounds, host, rounds, empty,
-            empty, empty, empty, empty, np.zeros((0, ACC)), rounds, False, 0,
-        )  # fmt: skip
+        no_lanes, nothing = np.zeros(nk.N_CHUNK_COLUMNS, np.int64), np.zeros(0)
+        made = nk.kernel()(np.zeros(0, real), 0, 0, 0, 1.0, nothing, 1.0, nothing, no_lanes, 0)
         warm_up_matrix_ops(real)
     if made != nk.digest():
         raise RunError(
@@ -125,8 +121,7 @@ class NumbaLanes:
         self._layout = layout
         self._offsets = np.array(layout.offsets, np.int64)
         self._kernel = nk.kernel()
-        self._no_updates = np.zeros((0, layout.n_weights), self._real)
-        self._no_decay = np.zeros(0)
+        self._no_decay, self._like = np.zeros(0), np.zeros(0, self._real)
         lr0 = np.asarray(lr0, np.float64)
         codes = [encode(group.program) for group in groups]
         self._tables(list(dict.fromkeys(codes)))
@@ -137,8 +132,7 @@ class NumbaLanes:
         for group, made in zip(groups, self._groups, strict=True):
             self._start(group, made, lr0[made.first : made.first + made.n_lanes])
         self._after = self._matrix_ops()
-        n_numbers = 2 * self._n_lanes * layout.n_weights + self._states.size
-        self._ahead = n_numbers * self._states.itemsize > CACHE_BYTES
+        self._chunk = self._table()
 
     # building
 
@@ -156,16 +150,16 @@ class NumbaLanes:
             n_operands = nk.STATES + header[nk.N_STATES] + header[nk.N_FULL] + header[nk.N_TILES]
             fitting = L1_BYTES // (np.dtype(self._real).itemsize * int(n_operands)) // ACC * ACC
             header[nk.TILE] = min(max(fitting, ACC), nk.TILE_MAX)
-            header[nk.FULL_KEPT] = code.has_matrix
+            header[nk.N_CALLS] = code.calls[-1] + 1
             header[nk.FULL_STRIDE] = self._layout.n_weights if code.has_matrix else largest
-            phases.append(code.phases + n_rows)
+            phases.append(np.column_stack([code.phases + n_rows, code.calls]))
             n_rows, n_phases, n_rounds = (
                 n_rows + len(code.rows),
                 n_phases + len(code.phases),
                 n_rounds + len(code.rounds),
             )
         self._rows = np.concatenate([np.zeros((0, 5), np.int64), *(code.rows for code in codes)])
-        self._phases = np.concatenate([np.zeros((0, 8), np.int64), *phases])
+        self._phases = np.concatenate([np.zeros((0, nk.N_PHASE_COLUMNS), np.int64), *phases])
         self._rounds = np.concatenate([np.zeros(0, np.int64), *(code.rounds for code in codes)])
         n_tiles = max((int(c.header[nk.N_TILES]) for c in codes), default=0)
         self._scratch = aligned(n_tiles * nk.TILE_STRIDE, self._real)
@@ -182,7 +176,7 @@ class NumbaLanes:
         made, lanes = [], []
         host = rounded = scalars = states = first = 0
         shared = max(
-            (int(p[nk.N_FULL] * p[nk.FULL_STRIDE]) for p in self._programs if not p[nk.FULL_KEPT]), default=0
+            (int(p[nk.N_FULL] * p[nk.FULL_STRIDE]) for p in self._programs if p[nk.N_CALLS] == 1), default=0
         )
         full = shared
         for group, code in zip(groups, codes, strict=True):
@@ -207,13 +201,14 @@ class NumbaLanes:
         """The matrix ops after each call of the kernel, each for all lanes that have it there."""
         found: list[list[_MatrixOp]] = []
         groups = [group for group in self._groups if group.code.has_matrix]
-        for phase in zip_longest(*(group.code.matrix for group in groups), fillvalue=()):
+        followed = [[ops for ops in group.code.matrix if ops] for group in groups]
+        for after in zip_longest(*followed, fillvalue=()):
             calls: dict[str, list[tuple[_Group, MatrixCall]]] = {}
-            for group, of_group in zip(groups, phase, strict=True):
+            for group, of_group in zip(groups, after, strict=True):
                 for call in of_group:
                     calls.setdefault(call.op, []).append((group, call))
             found.append([self._matrix_op(op, each) for op, each in calls.items()])
-        return found or [[]]
+        return [*found, []]
 
     def _matrix_op(self, op: str, calls: Sequence[tuple[_Group, MatrixCall]]) -> _MatrixOp:
         bases, sources, targets = [], [], []
@@ -256,6 +251,17 @@ class NumbaLanes:
         if scalars.shape[2]:
             scalars[:, :, IS_MATRIX] = [len(shape) == 2 for shape in self._layout.shapes]
 
+    def _table(self) -> Array:
+        """What the kernel needs to know of the chunk; the arrays stay where they are."""
+        arrays = (
+            self._rows, self._phases, self._programs, self._lanes, self._offsets, self._host, self._rounds,
+            self._rounded, self._scalars, self._states, self._full, self._scratch, self._sums, self._address,
+        )  # fmt: skip
+        n_weights = self._layout.n_weights
+        n_bytes = (2 * self._n_lanes * n_weights + self._states.size) * self._states.itemsize
+        numbers = (self._n_lanes, len(self._layout.sizes), n_weights, n_bytes > CACHE_BYTES)
+        return np.array([*(array.ctypes.data for array in arrays), *numbers], np.int64)
+
     # views of a group's numbers
 
     def _host_of(self, group: _Group) -> Array:
@@ -296,24 +302,19 @@ class NumbaLanes:
         Raises:
             RunError: a tensor is not a contiguous (L, P) CPU tensor of the plane's dtype, or two are one.
         """
-        w, g = self._view("weights", weights), self._view("grads", grads)
-        u = self._no_updates if updates is None else self._view("updates", updates)
-        if w.size and len({w.ctypes.data, g.ctypes.data, u.ctypes.data}) < 3:
+        w, g = self._address_of("weights", weights), self._address_of("grads", grads)
+        u = 0 if updates is None else self._address_of("updates", updates)
+        if w and len({w, g, u}) < 3:
             raise RunError("weights, grads and updates share memory", hint="give each its own tensor")
         rates = self._per_lane("lr", lr)
         decay = self._no_decay if weight_decay is None else self._per_lane("weight_decay", weight_decay)
 
-        starts = np.array([0, g.ctypes.data, w.ctypes.data])
         for call, matrix_ops in enumerate(self._after):
-            self._kernel(
-                w, g, u, float(t), rates, float(progress), decay, self._rows, self._phases, self._programs,
-                self._lanes, self._offsets, self._host, self._rounds, self._rounded, self._scalars,
-                self._states, self._full, self._scratch, self._sums, self._address, self._ahead, call,
-            )  # fmt: skip
+            self._kernel(self._like, w, g, u, float(t), rates, float(progress), decay, self._chunk, call)
             for each in matrix_ops:
-                _MATRIX_OPS[each.op](starts[each.base] + each.source, each.target, self._matrices)
+                _MATRIX_OPS[each.op](np.array((0, g, w))[each.base] + each.source, each.target, self._matrices)
 
-    def _view(self, name: str, tensor: torch.Tensor) -> Array:
+    def _address_of(self, name: str, tensor: torch.Tensor) -> int:
         shape = (self._n_lanes, self._layout.n_weights)
         is_ours = tensor.dtype is self._dtype and tensor.is_cpu and tensor.is_contiguous()
         if not is_ours or tensor.shape != shape:
@@ -322,7 +323,7 @@ class NumbaLanes:
                 f"{name} is {tensor.dtype} {tuple(tensor.shape)} on {tensor.device.type}{loose}; "
                 f"expected contiguous {self._dtype} {shape} on cpu"
             )
-        return tensor.detach().numpy()
+        return tensor.data_ptr()
 
     def _per_lane(self, name: str, values: Lanes) -> Lanes:
         array = np.array(values, np.float64)  # a copy: the kernel is compiled for writable arrays alone

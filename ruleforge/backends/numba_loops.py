@@ -286,13 +286,19 @@ def keep_largest(acc: Any, a: Any, b: Any, n: int) -> None:
 
 @compiled
 def finish(code: int, acc: Any, n: int) -> float:
-    """The value of a reduction over n elements; folds the partial results in halves."""
+    """The value of a reduction over n elements; folds the partial results in halves.
+
+    Where n is small the upper ones are zeros, and are not added.
+    """
     width = ACC // 2
+    while width >= n and width > 0:
+        width //= 2
     while width > 0:
-        for j in range(width):
-            if code == 4:
+        if code == 4:
+            for j in range(width):
                 acc[j] = _larger(acc[j], acc[width + j])
-            else:
+        else:
+            for j in range(width):
                 acc[j] += acc[width + j]
         width //= 2
     total = acc[0]
@@ -333,7 +339,7 @@ _SIX = (types.intp,) * 6
 
 @intrinsic
 def run_loop(typingctx: Any, like: Any, code: Any, out: Any, a: Any, b: Any, c: Any, n: Any) -> Any:
-    """Run the loop of an opcode on n elements at four addresses; `like` is an array of their type."""
+    """Run the loop of an opcode on n elements at four addresses; `like` is an array of their type, or a pointer."""
     pointer = types.CPointer(like.dtype)
     kinds = [types.Dispatcher(loop) for loop in tile_loops(_REALS[like.dtype])]
     signatures = [kind.get_call_type(typingctx, (pointer,) * 4 + (types.intp,), {}) for kind in kinds]
@@ -365,9 +371,29 @@ def host_value(typingctx: Any, code: Any, a: Any, b: Any, c: Any) -> Any:
     return real(types.intp, real, real, real), lower
 
 
+# Arrays as pointers: a view of an array, or its address by way of `ctypes`, counts references with locked
+# instructions, which for a parameter tensor of ten numbers took as long as all the rest.
+
+
+@intrinsic
+def start_of(typingctx: Any, array: Any) -> Any:
+    """A pointer to the first element of a contiguous array."""
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.make_array(signature.args[0])(context, builder, args[0]).data
+
+    return types.CPointer(array.dtype)(array), lower
+
+
+@intrinsic
+def moved(typingctx: Any, pointer: Any, n: Any) -> Any:
+    """A pointer to n elements further on."""
+    return pointer(pointer, types.intp), lambda context, builder, _, args: builder.gep(args[0], [args[1]])
+
+
 @intrinsic
 def pointer_to(typingctx: Any, like: Any, address: Any) -> Any:
-    """An address as a pointer to elements of `like`'s type."""
+    """An address as a pointer to elements of the type of `like`, an array or a pointer."""
 
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.inttoptr(args[1], context.get_value_type(signature.return_type))
