@@ -68,6 +68,7 @@ def make_ours(texts: list[str]) -> Callable[[int], float]:
     from ruleforge.evaluate.compiled import compiled
     from ruleforge.evaluate.gradients import CompiledPlane, layout_of
     from ruleforge.evaluate.threads import training_thread
+    from ruleforge.evaluate.train import by_step
     from ruleforge.tasks import Task
     from ruleforge.tasks.blocks import cross_entropy, mlp, mlp_init
 
@@ -83,7 +84,8 @@ def make_ours(texts: list[str]) -> Callable[[int], float]:
     start = torch.randn(LANES, N_WEIGHTS, generator=torch.Generator().manual_seed(0)) * 0.1
     with training_thread():
         plane = CompiledPlane(task, layout, start, batches[0])
-    batches = [plane.prepared(batch) for batch in batches]
+    columns = plane.prepared(tuple(torch.stack(column) for column in zip(*batches, strict=True)))
+    batches = by_step(columns, N_STEPS)
     lr = np.full(LANES, 1e-3)
     programs = {text: compiled(text) for text in texts}
 

@@ -19,7 +19,7 @@ from ruleforge.evaluate.compiled import compiled
 from ruleforge.evaluate.evaluator import COMPARE_SEED
 from ruleforge.evaluate.lanes import Plan
 from ruleforge.evaluate.threads import training_thread
-from ruleforge.evaluate.train import gradient_plane, training_data
+from ruleforge.evaluate.train import by_step, gradient_plane, training_data
 from ruleforge.tasks import Workload
 
 WARM_UP, TIMED, ROUNDS = 2, 8, 3
@@ -41,7 +41,8 @@ def step_times(
 def _on(workload: Workload, rules: Mapping[str, RuleText], plan: Plan) -> dict[str, float]:
     lanes, n_steps = plan.score_lanes, WARM_UP + TIMED
     plane = gradient_plane(workload, lanes, False)
-    start, batches = training_data(workload, COMPARE_SEED, n_steps, lanes, False)
+    start, columns = training_data(workload, COMPARE_SEED, n_steps, lanes, False)
+    batches = by_step(columns, n_steps)
     gradients: list[float] = []
     updates: dict[str, list[float]] = {name: [] for name in rules}
     lr = np.full(lanes, LR)

@@ -51,9 +51,9 @@ class GradientPlane:
             )
         }
 
-    def prepared(self, batch: Batch) -> Batch:
-        """A batch as `step` wants it; once a batch, for any number of chunks."""
-        return batch
+    def prepared(self, columns: Batch) -> Batch:
+        """Batches as `step` wants them: columns of T of them, (T, …); once for any number of chunks."""
+        return columns
 
     def step(self, weights: Tensor, batch: Batch, t: int) -> tuple[Tensor, Tensor]:
         """Losses before the step, (L,), and gradients, (L, P), contiguous; `batch` is a prepared one."""
@@ -141,8 +141,8 @@ class CompiledPlane(GradientPlane):
         self._scores = graphs.CompiledFunction(scores, weights, (), read)
         self._valid = self._scores.prepared(())
 
-    def prepared(self, batch: Batch) -> Batch:
-        return self._step.prepared(batch)
+    def prepared(self, columns: Batch) -> Batch:
+        return self._step.prepared_at_once(columns)
 
     def step(self, weights: Tensor, batch: Batch, t: int) -> tuple[Tensor, Tensor]:
         losses, grads = self._step(weights, batch)

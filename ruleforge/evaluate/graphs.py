@@ -69,6 +69,12 @@ class CompiledFunction:
         """What the lanes need of a batch."""
         return tuple(_short_rows_transposed(value) for value in self._prologue(*batch))
 
+    def prepared_at_once(self, columns: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """What the lanes need of many batches: for columns of T batches, (T, …), values of T, (T, …)."""
+        if not columns:
+            return ()
+        return tuple(map(_short_rows_transposed, torch.vmap(self._prologue)(*columns)))
+
     def __call__(self, lanes: Tensor, prepared: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return tuple(self._rest(lanes, *prepared))
 
@@ -138,11 +144,15 @@ def arranged(graph: fx.GraphModule, args: Sequence[Tensor]) -> fx.GraphModule:
     return graph
 
 
-def _short_rows_transposed(value: Tensor) -> Tensor:
-    """The same tensor, lying in memory as the products of lanes with short rows do."""
-    if value.ndim < 2 or value.shape[-1] >= min(value.shape[-2], SHORT):
-        return value
-    return value.transpose(-1, -2).contiguous().transpose(-1, -2)
+def _short_rows_transposed(values: Tensor) -> Tensor:
+    """The same tensor, lying in memory as the products of lanes with short rows do.
+
+    What is one value for all lanes, or for all steps, stays one in memory.
+    """
+    if values.ndim < 2 or values.shape[-1] >= min(values.shape[-2], SHORT):
+        return values
+    once = values[tuple(slice(None) if stride else slice(1) for stride in values.stride())]
+    return once.transpose(-1, -2).contiguous().transpose(-1, -2).expand(values.shape)
 
 
 def without_lanes(graph: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:

@@ -55,16 +55,19 @@ def gradient_plane(workload: Workload, n_lanes: int, is_compiled: bool) -> Gradi
     return CompiledPlane(workload.task, layout, weights, batch, graph_identity(workload, n_lanes))
 
 
-@lru_cache(maxsize=128)  # half a megabyte each
+@lru_cache(maxsize=256)  # half a megabyte each; a generation of `default` trains on 216
 def training_data(
     workload: Workload, seed: int, n_steps: int, n_lanes: int, is_compiled: bool, device: str = "cpu"
-) -> tuple[Tensor, list[Batch]]:
-    """Initial weights of one lane, (P,), and the prepared batch of each step, for all chunks of a seed."""
+) -> tuple[Tensor, Batch]:
+    """Initial weights of one lane, (P,), and prepared batches of all steps, (T, …), for all chunks of a seed."""
     data = workload.data(seed, n_steps)
     plane = gradient_plane(workload, n_lanes, is_compiled)
-    columns = [column.to(device) for column in data.batches]
-    batches = [plane.prepared(tuple(column[t] for column in columns)) for t in range(n_steps)]
-    return flatten(data.params).to(device), batches
+    return flatten(data.params).to(device), plane.prepared(tuple(c.to(device) for c in data.batches))
+
+
+def by_step(columns: Batch, n_steps: int) -> list[Batch]:
+    """The batch of each step. Not kept: thousands of small tensors would be searched for garbage again and again."""
+    return list(zip(*(column.unbind() for column in columns), strict=True)) if columns else [()] * n_steps
 
 
 def train_chunk(job: ChunkJob) -> ChunkResult:
@@ -89,13 +92,13 @@ def _train(job: ChunkJob) -> ChunkResult:
     is_compiled = job.workload.name in job.plan.compiled
     plane = gradient_plane(job.workload, job.size, is_compiled)
     device = job.plan.device
-    start, batches = training_data(job.workload, job.seed, job.n_steps, job.size, is_compiled, device)
+    start, columns = training_data(job.workload, job.seed, job.n_steps, job.size, is_compiled, device)
     weights = start.repeat(len(specs), 1)
     update = load_plane(job.plan.update_plane)(
         [_group(rule) for rule in rules], plane.layout, lr0, weights.dtype
     )
     lrs = lr0 * _factors(specs, job.n_steps)
-    return _run(job, batches, plane, update, weights, lrs).of_lanes(job.n_lanes, lr0)
+    return _run(job, by_step(columns, job.n_steps), plane, update, weights, lrs).of_lanes(job.n_lanes, lr0)
 
 
 def _factors(specs: list[LaneSpec], n_steps: int) -> NDArray[np.float64]:

@@ -25,7 +25,7 @@ from ruleforge.evaluate.gradients import (
 from ruleforge.evaluate.lanes import ChunkJob, LaneSpec, Plan, RuleLanes
 from ruleforge.evaluate.prepare import compilable, compile_gradients
 from ruleforge.evaluate.threads import training_thread
-from ruleforge.evaluate.train import gradient_plane, graph_identity, train_chunk
+from ruleforge.evaluate.train import by_step, gradient_plane, graph_identity, train_chunk
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import WORKLOADS, Task, Workload
 
@@ -122,7 +122,8 @@ def test_compiled_gradients_and_scores_are_those_of_the_task(name: str) -> None:
         slow = gradient_plane(workload, LANES, False)
         fast = gradient_plane(workload, LANES, True)
         expected_losses, expected = slow.step(weights, batch, 1)
-        losses, grads = fast.step(weights, fast.prepared(batch), 1)
+        columns = fast.prepared(tuple(torch.stack([column.flip(0), column]) for column in batch))
+        losses, grads = fast.step(weights, by_step(columns, 2)[1], 1)
         assert torch.allclose(losses, expected_losses, rtol=1e-5)
         assert torch.allclose(grads, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
         assert grads.is_contiguous()
