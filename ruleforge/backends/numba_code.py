@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -88,9 +88,9 @@ class Code:
     def has_matrix(self) -> bool:
         return any(self.matrix)
 
-    @property
+    @cached_property
     def calls(self) -> Ints:
-        """For each phase, how many of those before it a matrix op follows: the call of the kernel that runs it."""
+        """For each phase, the call of the kernel that runs it: how many phases before it end in a matrix op."""
         followed = np.array([bool(ops) for ops in self.matrix])
         return np.cumsum(followed) - followed
 

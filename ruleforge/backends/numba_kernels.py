@@ -145,9 +145,7 @@ def _run_phase(
                         prefetch(address[k] + n * item + line)
         for row in range(lo, hi):
             each = moved(code, row * N_CODE_COLUMNS)
-            run_loop(
-                like, each[0], address[each[1]], address[each[2]], address[each[3]], address[each[4]], n
-            )
+            run_loop(like, each[0], address[each[1]], address[each[2]], address[each[3]], address[each[4]], n)
         if 0 < number <= n_tiles:
             _reduce_rows(like, code, plan[REDUCE_LO], plan[REDUCE_HI], address, acc, n)
             start += n
@@ -163,7 +161,8 @@ def _make_kernel(sources: int) -> Any:
     """The kernel. `sources` stands in a closure cell, and so in the key of numba's cache on disk."""
 
     def step_lanes(
-        like: Any, w: int, g: int, u: int, t: float, lr: Any, progress: float, decay: Any, table: Any, call: int
+        like: Any, w: int, g: int, u: int, t: float, lr: Any, progress: float, decay: Any, table: Any,
+        call: int,
     ) -> int:  # fmt: skip
         """Step all lanes, in calls 0, 1, …
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -240,13 +241,13 @@ class NumbaLanes:
         host[:, nk.LR0] = lr0
         with np.errstate(all="ignore"):
             for kind, index, value in starts(group, lr0):
-                start = np.broadcast_to(value, made.n_lanes)
+                column = np.reshape(value, (-1, 1))  # of one number, or of one for each lane
                 if kind is Kind.HOST:
-                    host[:, code.state_at + index] = start
+                    host[:, code.state_at + index] = value
                 elif kind is Kind.SCALAR:
-                    self._scalars_of(made)[:, :, code.scalar_state_at + index] = start[:, None]
+                    self._scalars_of(made)[:, :, code.scalar_state_at + index] = column
                 else:
-                    self._states_of(made)[:, index] = start[:, None]
+                    self._states_of(made)[:, index] = column
         scalars = self._scalars_of(made)
         if scalars.shape[2]:
             scalars[:, :, IS_MATRIX] = [len(shape) == 2 for shape in self._layout.shapes]
@@ -272,17 +273,17 @@ class NumbaLanes:
     def _scalars_of(self, group: _Group) -> Array:
         """(n_lanes, n_tensors, n_scalars)"""
         shape = (group.n_lanes, len(self._layout.sizes), int(group.code.header[nk.N_SCALARS]))
-        return self._scalars[group.scalars_at : group.scalars_at + int(np.prod(shape))].reshape(shape)
+        return self._scalars[group.scalars_at : group.scalars_at + prod(shape)].reshape(shape)
 
     def _states_of(self, group: _Group) -> Array:
         """(n_lanes, n_states, P)"""
         shape = (group.n_lanes, int(group.code.header[nk.N_STATES]), self._layout.n_weights)
-        return self._states[group.states_at : group.states_at + int(np.prod(shape))].reshape(shape)
+        return self._states[group.states_at : group.states_at + prod(shape)].reshape(shape)
 
     def _full_of(self, group: _Group) -> Array:
         """(n_lanes, n_full, P), of a group with matrix ops."""
         shape = (group.n_lanes, int(group.code.header[nk.N_FULL]), self._layout.n_weights)
-        return self._full[group.full_at : group.full_at + int(np.prod(shape))].reshape(shape)
+        return self._full[group.full_at : group.full_at + prod(shape)].reshape(shape)
 
     # stepping
 
@@ -312,7 +313,9 @@ class NumbaLanes:
         for call, matrix_ops in enumerate(self._after):
             self._kernel(self._like, w, g, u, float(t), rates, float(progress), decay, self._chunk, call)
             for each in matrix_ops:
-                _MATRIX_OPS[each.op](np.array((0, g, w))[each.base] + each.source, each.target, self._matrices)
+                _MATRIX_OPS[each.op](
+                    np.array((0, g, w))[each.base] + each.source, each.target, self._matrices
+                )
 
     def _address_of(self, name: str, tensor: torch.Tensor) -> int:
         shape = (self._n_lanes, self._layout.n_weights)

@@ -339,7 +339,7 @@ _SIX = (types.intp,) * 6
 
 @intrinsic
 def run_loop(typingctx: Any, like: Any, code: Any, out: Any, a: Any, b: Any, c: Any, n: Any) -> Any:
-    """Run the loop of an opcode on n elements at four addresses; `like` is an array of their type, or a pointer."""
+    """Run the loop of an opcode on n elements at four addresses; `like` points to elements of their type."""
     pointer = types.CPointer(like.dtype)
     kinds = [types.Dispatcher(loop) for loop in tile_loops(_REALS[like.dtype])]
     signatures = [kind.get_call_type(typingctx, (pointer,) * 4 + (types.intp,), {}) for kind in kinds]

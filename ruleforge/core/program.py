@@ -12,7 +12,8 @@ each operand lives.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Literal
 
 from ruleforge.core import expr as ex
@@ -104,6 +105,13 @@ class Program:
     n_host: int
     n_scalar: int
     n_tensor: int
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, field.name) for field in fields(self)))
+
+    def __hash__(self) -> int:
+        return self._hash  # asked for with every chunk, and all of the code goes into it
 
     def slots_of(self, kind: Kind) -> tuple[Slot, ...]:
         return tuple(slot for slot in self.slots if slot.kind is kind)

@@ -59,14 +59,14 @@ def gradient_plane(workload: Workload, n_lanes: int, is_compiled: bool) -> Gradi
 def training_data(
     workload: Workload, seed: int, n_steps: int, n_lanes: int, is_compiled: bool, device: str = "cpu"
 ) -> tuple[Tensor, Batch]:
-    """Initial weights of one lane, (P,), and prepared batches of all steps, (T, …), for all chunks of a seed."""
+    """Initial weights of a lane, (P,), and prepared batches of all steps, (T, …), for all chunks of a seed."""
     data = workload.data(seed, n_steps)
     plane = gradient_plane(workload, n_lanes, is_compiled)
     return flatten(data.params).to(device), plane.prepared(tuple(c.to(device) for c in data.batches))
 
 
 def by_step(columns: Batch, n_steps: int) -> list[Batch]:
-    """The batch of each step. Not kept: thousands of small tensors would be searched for garbage again and again."""
+    """The batch of each step. Not to be kept: thousands of small tensors would be searched for garbage."""
     return list(zip(*(column.unbind() for column in columns), strict=True)) if columns else [()] * n_steps
 
 
@@ -151,11 +151,13 @@ def _run(
     record.read(plane.evaluate(weights), 0)
     for t in range(1, n_steps + 1):
         with products(job.plan.device, job.plan.precision):
-            losses, grads = plane.step(weights, batches[t - 1], t)
-        losses = losses.cpu()
-        record.diverged_at[(record.diverged_at == 0) & ~np.isfinite(losses.numpy())] = t
+            found, grads = plane.step(weights, batches[t - 1], t)
+        losses = found.cpu().numpy()
+        lost = ~np.isfinite(losses)
+        if lost.any():
+            record.diverged_at[(record.diverged_at == 0) & lost] = t
         if t >= first_of_tail:
-            record.train_losses += losses.double().numpy() / (n_steps - first_of_tail + 1)
+            record.train_losses += losses.astype(np.float64) / (n_steps - first_of_tail + 1)
         if job.plan.gradient_clip is not None:
             norms = grads.double().square().sum(1, keepdim=True).sqrt()
             grads *= (job.plan.gradient_clip / norms).clamp(max=1.0).to(grads.dtype)
