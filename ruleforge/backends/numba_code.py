@@ -90,7 +90,7 @@ class Code:
 
     @cached_property
     def calls(self) -> Ints:
-        """For each phase, the call of the kernel that runs it: how many phases before it end in a matrix op."""
+        """For each phase, the call of the kernel that runs it: how many before it end in a matrix op."""
         followed = np.array([bool(ops) for ops in self.matrix])
         return np.cumsum(followed) - followed
 

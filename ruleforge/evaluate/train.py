@@ -59,7 +59,7 @@ def gradient_plane(workload: Workload, n_lanes: int, is_compiled: bool) -> Gradi
 def training_data(
     workload: Workload, seed: int, n_steps: int, n_lanes: int, is_compiled: bool, device: str = "cpu"
 ) -> tuple[Tensor, Batch]:
-    """Initial weights of a lane, (P,), and prepared batches of all steps, (T, …), for all chunks of a seed."""
+    """Initial weights of a lane, (P,), and prepared batches of all steps, (T, …), for all of a seed."""
     data = workload.data(seed, n_steps)
     plane = gradient_plane(workload, n_lanes, is_compiled)
     return flatten(data.params).to(device), plane.prepared(tuple(c.to(device) for c in data.batches))
