@@ -73,7 +73,8 @@ class CompiledFunction:
         """What the lanes need of many batches: for columns of T batches, (T, …), values of T, (T, …)."""
         if not columns:
             return ()
-        return tuple(map(_short_rows_transposed, torch.vmap(self._prologue)(*columns)))
+        made = torch.vmap(self._prologue)(*columns)
+        return tuple(value if value.ndim < 3 else _short_rows_transposed(value) for value in made)
 
     def __call__(self, lanes: Tensor, prepared: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return tuple(self._rest(lanes, *prepared))

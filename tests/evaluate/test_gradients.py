@@ -15,6 +15,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from ruleforge.errors import RunError
 from ruleforge.evaluate import graphs, kept_graphs, prepare
 from ruleforge.evaluate.gradients import (
+    CompiledPlane,
     GradientPlane,
     OneByOnePlane,
     flatten,
@@ -129,6 +130,42 @@ def test_compiled_gradients_and_scores_are_those_of_the_task(name: str) -> None:
         assert grads.is_contiguous()
         for key, value in slow.evaluate(weights).items():
             assert torch.allclose(fast.evaluate(weights)[key], value, rtol=1e-5), key
+
+
+def lies_alike(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a, b) and a.stride() == b.stride()
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "name", [QUICK, *(pytest.param(n, marks=pytest.mark.slow) for n in WORKLOADS if n != QUICK)]
+)
+def test_batches_prepared_at_once_are_those_prepared_one_by_one(name: str) -> None:
+    workload = WORKLOADS[name]
+    columns = workload.data(0, 5).batches
+    with training_thread():
+        plane = gradient_plane(workload, LANES, True)
+        assert isinstance(plane, CompiledPlane)
+        for t, values in enumerate(by_step(plane.prepared(columns), 5)):
+            one = plane._step.prepared(tuple(column[t] for column in columns))
+            assert all(lies_alike(*pair) for pair in zip(values, one, strict=True))
+
+
+@needs_compiler
+def test_what_is_the_same_for_all_steps_and_lanes_lies_in_memory_once() -> None:
+    table = torch.arange(12.0).reshape(4, 3)
+
+    def function(lanes: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        return (((lanes * x)[:, None, :] @ (table * 2).expand(len(lanes), 4, 3)).squeeze(1),)
+
+    lanes, columns = torch.ones(5, 4), (torch.arange(28.0).reshape(7, 4),)
+    made = graphs.CompiledFunction(function, lanes, (columns[0][0],))
+    shared = made.prepared_at_once(columns)
+    assert [value.shape for value in shared] == [(7, 4), (7, 5, 4, 3)]
+    assert sum(value.untyped_storage().nbytes() for value in shared) == 4 * (7 * 4 + 4 * 3)
+    for step, values in zip(columns[0], by_step(shared, 7), strict=True):
+        assert all(lies_alike(*pair) for pair in zip(values, made.prepared((step,)), strict=True))
+        assert torch.allclose(made(lanes, values)[0], function(lanes, step)[0])
 
 
 @needs_compiler
