@@ -19,7 +19,7 @@ import inspect
 from functools import cache
 from typing import Any
 
-from ruleforge.backends import numba_loops, numba_math
+from ruleforge.backends import numba_loops, numba_math, numba_pointers
 from ruleforge.backends.numba_loops import (
     ACC,
     add_products,
@@ -30,12 +30,9 @@ from ruleforge.backends.numba_loops import (
     keep_largest,
     kept,
     merged,
-    moved,
-    pointer_to,
-    prefetch,
     run_loop,
-    start_of,
 )
+from ruleforge.backends.numba_pointers import moved, pointer_to, prefetch, start_of
 from ruleforge.core import ops
 
 TILE_MAX = 1024
@@ -229,7 +226,7 @@ def _make_kernel(sources: int) -> Any:
 @cache
 def digest() -> int:
     """A number that changes with the op table and with the sources that the kernel is made from."""
-    text = "".join(inspect.getsource(module) for module in (ops, numba_math, numba_loops))
+    text = "".join(inspect.getsource(module) for module in (ops, numba_math, numba_loops, numba_pointers))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
 

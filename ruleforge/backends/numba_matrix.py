@@ -24,7 +24,8 @@ from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from ruleforge.backends.numba_loops import aligned, compiled, kept, pointer_to
+from ruleforge.backends.numba_loops import aligned, compiled, kept
+from ruleforge.backends.numba_pointers import pointer_to
 from ruleforge.core import ops
 
 _AVX512 = "+avx512f" in get_host_cpu_features()
@@ -215,15 +216,16 @@ def _scatter(work: Any, vectors: Any, matrices: Any, size: int) -> None:
 
 
 @compiled
-def _n_bands(n: int) -> int:
-    return -(-n // BLOCK)
+def _bands(n: int) -> tuple[int, int, int]:
+    """How many bands n rows are divided into, how many rows each has, and how many bands have one more."""
+    n_bands = -(-n // BLOCK)
+    return n_bands, n // n_bands, n % n_bands
 
 
 @compiled
-def _band(n: int, number: int) -> tuple[int, int]:
-    """The first row of a band and how many it has, if n rows are divided as evenly as can be."""
-    first = n * number // _n_bands(n)
-    return first, n * (number + 1) // _n_bands(n) - first
+def _band(number: int, rows: int, longer: int) -> tuple[int, int]:
+    """The first row of a band and how many it has; the longer ones come first. Divides nothing."""
+    return number * rows + min(number, longer), rows + (number < longer)
 
 
 @compiled
@@ -231,8 +233,9 @@ def _rearrange(
     work: Any, plain: int, down: int, across: int, rows: int, columns: int, banded: int, back: bool
 ) -> None:
     """Copy a matrix whose elements lie at strides into bands, or back."""
-    for p in range(_n_bands(rows)):
-        first, height = _band(rows, p)
+    n_bands, least, longer = _bands(rows)
+    for p in range(n_bands):
+        first, height = _band(p, least, longer)
         for i in range(height):
             for k in range(columns):
                 place = plain + (first + i) * down + k * across
@@ -252,10 +255,12 @@ def _product(
 
     A matrix by its own transpose is computed by half: `out` and `turned` are one.
     """
-    for p in range(_n_bands(n_left)):
-        i, height = _band(n_left, p)
-        for q in range(p if left == right else 0, _n_bands(n_right)):
-            j, width = _band(n_right, q)
+    left_bands, left_rows, left_longer = _bands(n_left)
+    right_bands, right_rows, right_longer = _bands(n_right)
+    for p in range(left_bands):
+        i, height = _band(p, left_rows, left_longer)
+        for q in range(p if left == right else 0, right_bands):
+            j, width = _band(q, right_rows, right_longer)
             _block(
                 work, height, width, n, left + i * n, right + j * n,
                 out + i * n_right + j * height, turned + j * n_left + i * width,
