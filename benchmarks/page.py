@@ -51,9 +51,15 @@ def rows(record: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
         elif isinstance(value, bool | str | int) or value is None:
             yield name, "not measured" if value is None else str(value)
         elif isinstance(value, float):
-            yield name, f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+            yield name, shown(value)
+        elif isinstance(value, list) and all(isinstance(each, float) for each in value):
+            yield name, "; ".join(map(shown, value))
         else:
             yield name, json.dumps(value)
+
+
+def shown(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def block(name: str, record: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ is measured by two processes that know nothing of each other and of no driver.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
 import json
 import os
@@ -140,7 +141,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--parallel", nargs="*", default=["loky", "dask"])
+    parser.add_argument("--json", action="store_true", help="what is printed is JSON with it and without")
+    has_dask = importlib.util.find_spec("distributed") is not None
+    parser.add_argument("--parallel", nargs="*", default=["loky", "dask"] if has_dask else ["loky"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--part", nargs=2, type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
