@@ -294,7 +294,8 @@ class _Encoder:
         counts = (len(self.nexts), self.n_full, self.n_tiles, self.n_scalars, len(self.rounds))
         header[[nk.N_STATES, nk.N_FULL, nk.N_TILES, nk.N_SCALARS, nk.N_ROUNDED]] = counts
         return Code(
-            program=program, rows=np.array(self.rows, np.int64).reshape(-1, 5), phases=phases, header=header,
+            program=program, rows=np.array(self.rows, np.int64).reshape(-1, nk.N_CODE_COLUMNS),
+            phases=phases, header=header,
             rounds=np.array(self.rounds, np.int64), matrix=tuple(map(self._matrix, self.bodies)),
             hyper_at=CONST_AT + len(program.consts), state_at=self.host_state_at, n_host=self.n_host,
             scalar_state_at=self.scalar_state_at,

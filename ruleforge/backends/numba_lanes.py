@@ -133,7 +133,7 @@ class NumbaLanes:
         for group, made in zip(groups, self._groups, strict=True):
             self._start(group, made, lr0[made.first : made.first + made.n_lanes])
         self._after = self._matrix_ops()
-        self._chunk = self._table()
+        self._chunk = self._chunk_table()
 
     # building
 
@@ -159,7 +159,9 @@ class NumbaLanes:
                 n_phases + len(code.phases),
                 n_rounds + len(code.rounds),
             )
-        self._rows = np.concatenate([np.zeros((0, 5), np.int64), *(code.rows for code in codes)])
+        self._rows = np.concatenate(
+            [np.zeros((0, nk.N_CODE_COLUMNS), np.int64), *(code.rows for code in codes)]
+        )
         self._phases = np.concatenate([np.zeros((0, nk.N_PHASE_COLUMNS), np.int64), *phases])
         self._rounds = np.concatenate([np.zeros(0, np.int64), *(code.rounds for code in codes)])
         n_tiles = max((int(c.header[nk.N_TILES]) for c in codes), default=0)
@@ -190,7 +192,7 @@ class NumbaLanes:
                 host, rounded = host + code.n_host, rounded + len(code.rounds)
                 scalars, states, full = scalars + n_scalars, states + n_states, full + n_full
             first += group.n_lanes
-        self._lanes = np.array(lanes, np.int64).reshape(-1, 6)
+        self._lanes = np.array(lanes, np.int64).reshape(-1, nk.N_LANE_COLUMNS)
         self._host = np.zeros(host)
         self._rounded = np.zeros(rounded, self._real)
         self._scalars = np.zeros(scalars, self._real)
@@ -252,7 +254,7 @@ class NumbaLanes:
         if scalars.shape[2]:
             scalars[:, :, IS_MATRIX] = [len(shape) == 2 for shape in self._layout.shapes]
 
-    def _table(self) -> Array:
+    def _chunk_table(self) -> Array:
         """What the kernel needs to know of the chunk; the arrays stay where they are."""
         arrays = (
             self._rows, self._phases, self._programs, self._lanes, self._offsets, self._host, self._rounds,

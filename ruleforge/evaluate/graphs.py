@@ -71,8 +71,6 @@ class CompiledFunction:
 
     def prepared_at_once(self, columns: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """What the lanes need of many batches: for columns of T batches, (T, …), values of T, (T, …)."""
-        if not columns:
-            return ()
         made = torch.vmap(self._prologue)(*columns)
         return tuple(value if value.ndim < 3 else _short_rows_transposed(value) for value in made)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ruleforge.backends import load_plane
-from ruleforge.backends.base import LaneGroup, UpdatePlane
+from ruleforge.backends.base import UpdatePlane
 from ruleforge.evaluate.compiled import compiled
 from ruleforge.evaluate.devices import on_device, products
 from ruleforge.evaluate.gradients import CompiledPlane, GradientPlane, eager_plane, example, flatten
@@ -95,7 +95,7 @@ def _train(job: ChunkJob) -> ChunkResult:
     start, columns = training_data(job.workload, job.seed, job.n_steps, job.size, is_compiled, device)
     weights = start.repeat(len(specs), 1)
     update = load_plane(job.plan.update_plane)(
-        [_group(rule) for rule in rules], plane.layout, lr0, weights.dtype
+        [compiled(rule.text).lanes(len(rule.lanes)) for rule in rules], plane.layout, lr0, weights.dtype
     )
     lrs = lr0 * _factors(specs, job.n_steps)
     return _run(job, by_step(columns, job.n_steps), plane, update, weights, lrs).of_lanes(job.n_lanes, lr0)
@@ -175,9 +175,3 @@ def _padded(job: ChunkJob) -> tuple[RuleLanes, ...]:
     missing = job.size - job.n_lanes
     idle = RuleLanes(IDLE_RULE, (LaneSpec(0.0, "constant"),) * missing)
     return (*job.rules, idle) if missing > 0 else job.rules
-
-
-def _group(rule: RuleLanes) -> LaneGroup:
-    made = compiled(rule.text)
-    hypers = np.repeat(np.asarray(made.defaults, dtype=np.float64)[:, None], len(rule.lanes), axis=1)
-    return LaneGroup(made.program, len(rule.lanes), hypers)

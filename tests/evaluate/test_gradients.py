@@ -169,6 +169,16 @@ def test_what_is_the_same_for_all_steps_and_lanes_lies_in_memory_once() -> None:
 
 
 @needs_compiler
+def test_a_loss_may_read_nothing_of_its_batch() -> None:
+    made = graphs.CompiledFunction(
+        lambda lanes, x: ((lanes * lanes).sum(1),), torch.ones(5, 4), (torch.ones(2),)
+    )
+    first, second = by_step(made.prepared_at_once((torch.ones(2, 2),)), 2)
+    assert first == second == ()
+    assert torch.equal(made(torch.ones(5, 4), first)[0], torch.full((5,), 4.0))
+
+
+@needs_compiler
 def test_in_compiled_gradients_too_position_and_neighbours_change_no_bit() -> None:
     workload = WORKLOADS[QUICK]
     plan = Plan(compiled=(QUICK,))
