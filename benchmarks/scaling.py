@@ -63,10 +63,9 @@ def chunk_jobs(n_candidates: int, n_steps: int) -> list[ChunkJob]:
 def nothing(job: ChunkJob) -> ChunkResult:
     """A result of the right shape at once: what is left is the driver's own work."""
     n = sum(len(rule.lanes) for rule in job.rules)
-    numbers = np.full(n, 0.5)
-    return ChunkResult(
-        np.full((n, len(sample_steps(job.n_steps))), 0.25), numbers, numbers, numbers, np.zeros(n, np.int64)
-    )
+    numbers, never = np.full(n, 0.5), np.zeros(n, np.int64)
+    curves = np.full((n, len(sample_steps(job.n_steps))), 0.25)
+    return ChunkResult(curves, numbers, numbers, numbers, never, never)
 
 
 def sleeping(job: ChunkJob) -> ChunkResult:

@@ -94,6 +94,7 @@ def rung_protocols(
         protocol = Protocol(
             coarse(lrs, rung.lrs), (rung.schedule,), n_steps,
             tuple(RUNG_SEED + k for k in range(rung.seeds)), refine=rung.refine,
+            stops=training.stop_hopeless,
         )  # fmt: skip
         ladder.append((places, protocol, rung.promote))
     if training.full_rung:
@@ -110,6 +111,7 @@ def full_protocol(config: Config) -> Protocol:
         score_seeds=tuple(SCORE_SEED + k for k in range(training.seeds)),
         tune_seeds=tuning_seeds(training.tune_seeds),
         refine=training.tuning == "refined",
+        stops=training.stop_hopeless,
     )
 
 

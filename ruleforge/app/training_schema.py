@@ -79,6 +79,9 @@ class Training(Table):
     """How the full rung of a search tunes, candidates and baselines alike: every second learning rate
     under the first schedule and then all schedules around the best of them, or the whole grid. The final
     and `compare` always tune over the whole grid."""
+    stop_hopeless: bool = True
+    """Stop lanes that diverge or fall far behind the same rule's others, where a rung or a second look tunes.
+    Baselines, the final and `compare` train every lane to its end."""
     tune_seeds: int = Field(default=1, ge=1, le=1000)
     """Seeds on which learning rate and schedule are chosen at full budget, in the second look and in the
     final, by the mean loss over the second half; the same for all rules, and none on which one is scored."""

@@ -15,7 +15,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from hashlib import blake2b
 from importlib import metadata
@@ -151,7 +151,7 @@ def tune_baselines(
     say: Callable[[str], None] = lambda text: None,
     train: Train | None = None,
 ) -> Baselines:
-    """Tune known rules under a protocol, reading the caches first.
+    """Tune known rules under a protocol, reading the caches first. No lane of theirs is stopped.
 
     Args:
         rules: rule texts by name.
@@ -164,6 +164,7 @@ def tune_baselines(
         train: names, workloads → what is missing, a row a name, where another way than `evaluate` leads to
             the same outcomes.
     """
+    protocol = replace(protocol, stops=False)
     texts = {name: str(text) for name, text in rules.items()}
     keys = {
         (w.name, name): tuning_key(w, text.rule, protocol, plan)
@@ -259,6 +260,7 @@ def _source_hash(workload: Workload) -> str:
 def tuning_key(workload: Workload, rule: Rule, protocol: Protocol, plan: Plan) -> str:
     """Under what a tuning is cached: a digest of what decides its numbers."""
     ranges = rule.hypers if protocol.hyper_settings else ()
+    protocol = replace(protocol, stops=False)
     parts = (
         _source_hash(workload), workload.name, protocol.steps(workload), workload.batch_size,
         dataclasses.astuple(protocol), (plan.weight_decay, plan.gradient_clip), rule.full_key, ranges,

@@ -6,7 +6,7 @@ whole. Knows the kinds of jobs that hold several rules. Does not know how or whe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -45,12 +45,8 @@ def halves(job: Any) -> tuple[Any, Any] | None:
 def joined(first: Any, second: Any) -> Any:
     """The result of a job from those of its halves."""
     if isinstance(first, ChunkResult):
-        return ChunkResult(
-            *(
-                np.concatenate([getattr(first, name), getattr(second, name)])
-                for name in ("curves", "train_losses", "metrics", "lrs", "diverged_at")
-            )
-        )
+        pairs = ((getattr(each, field.name) for each in (first, second)) for field in fields(first))
+        return ChunkResult(*(np.concatenate(list(pair)) for pair in pairs))
     return [*first, *second]
 
 
@@ -64,7 +60,8 @@ def given_up(job: Any, reason: str, traceback: str) -> tuple[Any, SetAside]:
     if isinstance(job, ChunkJob):
         nothing = np.full(job.n_lanes, np.nan)
         curves = np.full((job.n_lanes, len(sample_steps(job.n_steps))), np.nan)
-        result: Any = ChunkResult(curves, nothing, nothing, nothing, np.ones(job.n_lanes, dtype=np.int64))
+        lost = np.ones(job.n_lanes, dtype=np.int64)
+        result: Any = ChunkResult(curves, nothing, nothing, nothing, lost, np.zeros_like(lost))
         return result, SetAside(job.rules[0].text, job.workload.name, reason, traceback)
     from ruleforge.evaluate.probes import ProbeResult
 

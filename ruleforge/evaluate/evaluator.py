@@ -46,6 +46,7 @@ class Protocol:
             neighbours under all.
         hyper_settings: settings of the hyperparameters that are tuned beside the rule's defaults, each
             over the grid of learning rates; see `hypers.settings_of`.
+        stops: end tuning lanes that have no hope before their last step, see `stopping`.
     """
 
     lrs: tuple[float, ...]
@@ -56,6 +57,7 @@ class Protocol:
     widen: bool = False
     refine: bool = False
     hyper_settings: int = 0
+    stops: bool = False
 
     def steps(self, workload: Workload) -> int:
         return self.n_steps or workload.steps
@@ -113,6 +115,7 @@ class Outcome:
         n_lanes, n_diverged: lanes trained, and how many of them diverged.
         diverged_at: first step at which one diverged, or None.
         hypers: the rule's text under the chosen setting of its hyperparameters; "" for its defaults.
+        steps_saved: steps that lanes would have gone on for, had they not been stopped.
     """
 
     workload: str
@@ -128,6 +131,12 @@ class Outcome:
     n_diverged: int = 0
     diverged_at: int | None = None
     hypers: str = ""
+    steps_saved: int = 0
+
+    @property
+    def lane_steps(self) -> int:
+        """Steps trained, of all lanes."""
+        return self.n_lanes * self.n_steps - self.steps_saved
 
     @property
     def final_loss(self) -> float | None:
@@ -172,6 +181,7 @@ class _Tuning:
         finals: last loss of each, mean over tuning seeds; infinite where one diverged.
         shown: its lane on the first tuning seed.
         lost: of every lane on every tuning seed, where it diverged, or 0.
+        stopped: of every one of them that was stopped, after which step.
     """
 
     specs: list[LaneSpec] = field(default_factory=list)
@@ -179,6 +189,7 @@ class _Tuning:
     finals: list[float] = field(default_factory=list)
     shown: list[Lane] = field(default_factory=list)
     lost: list[int] = field(default_factory=list)
+    stopped: list[int] = field(default_factory=list)
 
     def add(self, spec: LaneSpec, lanes: Sequence[Lane]) -> None:
         """A setting, with its lane on each tuning seed."""
@@ -187,6 +198,7 @@ class _Tuning:
         self.finals.append(float(np.mean([_last_loss(*lane) for lane in lanes])))
         self.shown.append(lanes[0])
         self.lost += [int(r.diverged_at[k]) for r, k in lanes]
+        self.stopped += [at for r, k in lanes if (at := int(r.stopped_at[k]))]
 
     @property
     def least(self) -> float:
@@ -236,13 +248,20 @@ class _Evaluation:
         return min(((e, w) for e in mine), key=lambda at: (self.tuning[at].least, at))
 
     def _train(
-        self, lanes: Mapping[tuple[int, int], tuple[LaneSpec, ...]], seeds: Sequence[int], chunk: int
+        self,
+        lanes: Mapping[tuple[int, int], tuple[LaneSpec, ...]],
+        seeds: Sequence[int],
+        chunk: int,
+        stops: bool = False,
     ) -> dict[tuple[int, int], list[list[Lane]]]:
         """Train lanes on seeds; for each (entrant, workload) its lanes in order, each on all seeds."""
         places = sorted(lanes, key=lambda at: at[1])
         asked = [
             Asked(
-                self.workloads[w], self.protocol.steps(self.workloads[w]), RuleLanes(self.entrants[e], specs)
+                self.workloads[w],
+                self.protocol.steps(self.workloads[w]),
+                RuleLanes(self.entrants[e], specs),
+                stops,
             )
             for (e, w), specs in ((at, lanes[at]) for at in places)
         ]
@@ -250,7 +269,7 @@ class _Evaluation:
         return dict(zip(places, found, strict=True))
 
     def _tune(self, lanes: Mapping[tuple[int, int], tuple[LaneSpec, ...]], chunk: int) -> None:
-        for at, found in self._train(lanes, self.protocol.tune_seeds, chunk).items():
+        for at, found in self._train(lanes, self.protocol.tune_seeds, chunk, self.protocol.stops).items():
             for spec, mine in zip(lanes[at], found, strict=True):
                 self.tuning[at].add(spec, mine)
 
@@ -286,19 +305,21 @@ class _Evaluation:
     ) -> Outcome:
         tuning, workload = self.tuning[at], self.workloads[at[1]]
         tuned = [where for e in mine for where in self.tuning[e, at[1]].lost]
+        stopped = [where for e in mine for where in self.tuning[e, at[1]].stopped]
+        n_steps = self.protocol.steps(workload)
         lost = [where for where in tuned if where]
         best = tuning.best()
         read = None if best is None else (tuning.specs[best], [tuning.shown[best]])
         setting, shown = score or read or (None, [])
         scored = shown if score else []
         outcome = Outcome(
-            workload=workload.name, n_steps=self.protocol.steps(workload), setting=setting, lr=None,
-            curves=(),
+            workload=workload.name, n_steps=n_steps, setting=setting, lr=None, curves=(),
             final_losses=tuple(map(finite_or_none, tuning.finals)), tried=tuple(tuning.specs),
             n_lanes=len(tuned) + len(scored),
             n_diverged=len(lost) + sum(bool(r.diverged_at[k]) for r, k in scored),
             diverged_at=min(lost, default=None),
             hypers=self.entrants[at[0]] if at[0] != mine[0] else "",
+            steps_saved=len(stopped) * n_steps - sum(stopped),
         )  # fmt: skip
         if not shown:
             return outcome

@@ -199,10 +199,10 @@ class Funnel:
             )
             for number, row in zip(going, outcomes, strict=True):
                 results[number].append(_result(level, rung, row))
-                self.counts["lane_steps"] += sum(o.n_lanes * o.n_steps for o in row)
+                self.counts["lane_steps"] += sum(o.lane_steps for o in row)
                 tuned = len(rung.protocol.grid()) * len(rung.protocol.tune_seeds)
                 asked = tuned + len(rung.protocol.score_seeds)
-                self.counts["lane_steps_saved"] += sum((asked - o.n_lanes) * o.n_steps for o in row)
+                self.counts["lane_steps_saved"] += sum(asked * o.n_steps - o.lane_steps for o in row)
             going.sort(key=lambda n: (-results[n][-1].speedup, n))
             n_promoted = max(1, round(rung.promote * len(going)))
             best = set(at_most(self.alike, going, self.niches.of)[:n_promoted]) | set(sure)
@@ -229,7 +229,7 @@ class Funnel:
         )  # fmt: skip
         for number, outcomes in zip(best, after, strict=True):
             before = results[number][-1].outcomes
-            more = sum((o.n_lanes - before[w].n_lanes) * o.n_steps for w, o in outcomes.items())
+            more = sum(o.lane_steps - before[w].lane_steps for w, o in outcomes.items())
             self.counts["lane_steps"] += more
             found = _result(level, replace(top, baselines=rescoring.baselines), list(outcomes.values()))
             results[number][-1] = replace(found, is_rescored=True)

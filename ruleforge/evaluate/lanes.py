@@ -7,7 +7,7 @@ work, and its result depends on its content alone: not on the worker, nor on oth
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -21,6 +21,8 @@ from ruleforge.tasks import Workload
 N_SAMPLES = 20
 MIN_SPACING = 4
 IDLE_RULE = "update = g\n"
+CHUNKS_THAT_STOP = 4
+"""Chunks of one job where lanes are stopped: those left are put together, and fill fewer."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,13 @@ class RuleLanes:
 
 @dataclass(frozen=True)
 class ChunkJob:
-    """Train some rules' lanes on one workload from one seed for a number of steps, in `size` lanes."""
+    """Train some rules' lanes on one workload from one seed for a number of steps.
+
+    Attributes:
+        rules: with their lanes; a rule whose lanes are stopped has all of them here.
+        size: lanes of a chunk; the job is one chunk, or several where lanes are stopped.
+        stops: whether lanes that have no hope end before their last step, see `stopping`.
+    """
 
     workload: Workload
     seed: int
@@ -89,10 +97,11 @@ class ChunkJob:
     rules: tuple[RuleLanes, ...]
     plan: Plan
     size: int
+    stops: bool = False
 
     @property
     def n_lanes(self) -> int:
-        """Lanes asked for; the rest of `size` is padding."""
+        """Lanes asked for; what they lack of whole chunks is padding."""
         return sum(len(rule.lanes) for rule in self.rules)
 
 
@@ -101,11 +110,13 @@ class ChunkResult:
     """What a chunk's lanes did, in lane order, padding left out.
 
     Attributes:
-        curves: validation loss at `sample_steps(n_steps)`, (L, K); NaN from where a lane diverged.
-        train_losses: mean training loss over the last tenth of the steps, (L,).
+        curves: validation loss at `sample_steps(n_steps)`, (L, K); NaN from where a lane diverged, and the
+            last one from where a lane was stopped.
+        train_losses: mean training loss over the last tenth of the steps, (L,); NaN where it was stopped.
         metrics: accuracy at the end, (L,); NaN where the task has none.
         lrs: absolute learning rates, (L,).
         diverged_at: first step with a loss that is not finite, 0 where there is none, (L,).
+        stopped_at: last step of a lane that was stopped, 0 where none was, (L,).
     """
 
     curves: NDArray[np.float64]
@@ -113,6 +124,7 @@ class ChunkResult:
     metrics: NDArray[np.float64]
     lrs: NDArray[np.float64]
     diverged_at: NDArray[np.int64]
+    stopped_at: NDArray[np.int64]
 
 
 def sample_steps(n_steps: int) -> tuple[int, ...]:
@@ -125,7 +137,7 @@ def sample_steps(n_steps: int) -> tuple[int, ...]:
     return tuple(sorted({round(k * n_steps / count) for k in range(count + 1)}))
 
 
-def pack(rules: list[RuleLanes], size: int) -> list[tuple[RuleLanes, ...]]:
+def pack(rules: Sequence[RuleLanes], size: int) -> list[tuple[RuleLanes, ...]]:
     """Rules in order into chunks of `size` lanes, the last one of what is left; a rule at a border is cut."""
     chunks: list[list[RuleLanes]] = [[]]
     room = size
@@ -139,3 +151,21 @@ def pack(rules: list[RuleLanes], size: int) -> list[tuple[RuleLanes, ...]]:
             chunks[-1].append(RuleLanes(rule.text, part))
             room -= len(part)
     return [tuple(chunk) for chunk in chunks if chunk]
+
+
+def pack_whole(rules: Sequence[RuleLanes], size: int) -> list[tuple[RuleLanes, ...]]:
+    """Rules in order into parts of at most `size` lanes, none cut; a rule with more is a part of its own."""
+    parts: list[list[RuleLanes]] = []
+    room = 0
+    for rule in rules:
+        if not parts or len(rule.lanes) > room:
+            parts.append([])
+            room = size
+        parts[-1].append(rule)
+        room -= len(rule.lanes)
+    return [tuple(part) for part in parts]
+
+
+def parts_of_jobs(rules: Sequence[RuleLanes], size: int, stops: bool) -> list[tuple[RuleLanes, ...]]:
+    """Rules in order, divided into those of one job each: a chunk, or `CHUNKS_THAT_STOP` of whole rules."""
+    return pack_whole(rules, CHUNKS_THAT_STOP * size) if stops else pack(rules, size)

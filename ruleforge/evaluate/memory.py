@@ -15,7 +15,7 @@ import torch
 
 from ruleforge.errors import RunError
 from ruleforge.evaluate.blame import joined
-from ruleforge.evaluate.lanes import ChunkJob, ChunkResult, pack
+from ruleforge.evaluate.lanes import ChunkJob, ChunkResult, parts_of_jobs
 
 _log = logging.getLogger(__name__)
 _FITTING: dict[str, int] = {}
@@ -57,7 +57,7 @@ def train_in_memory(
             "(training.chunk_lanes)"
         )
     size = fitting[name]
-    parts = [replace(job, rules=rules, size=size) for rules in pack(list(job.rules), size)]
+    parts = [replace(job, rules=rules, size=size) for rules in parts_of_jobs(job.rules, size, job.stops)]
     made = train_in_memory(train, parts[0], fitting, report)
     for part in parts[1:]:
         made = joined(made, train_in_memory(train, part, fitting, report))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from ruleforge.evaluate.lanes import ChunkJob, ChunkResult, Plan, RuleLanes, pack
+from ruleforge.evaluate.lanes import ChunkJob, ChunkResult, Plan, RuleLanes, parts_of_jobs
 from ruleforge.evaluate.train import train_chunk
 from ruleforge.evaluate.workers import Workers
 from ruleforge.tasks import Workload
@@ -19,11 +19,12 @@ Lane = tuple[ChunkResult, int]
 
 @dataclass(frozen=True)
 class Asked:
-    """Lanes of one rule on one workload for a number of steps."""
+    """Lanes of one rule on one workload for a number of steps, of which those without hope may be stopped."""
 
     workload: Workload
     n_steps: int
     rule: RuleLanes
+    stops: bool = False
 
 
 def train_lanes(
@@ -71,14 +72,14 @@ def train_each(
     """
     jobs: list[ChunkJob] = []
     owners: list[list[int]] = []
-    for (seed, _, n_steps), group in groupby(enumerate(asked), _place):
+    for (seed, _, n_steps, stops), group in groupby(enumerate(asked), _place):
         mine = [(i, each) for i, (each, _) in group]
         pending = [i for i, each in mine for _ in each.rule.lanes]
-        for part in pack([each.rule for _, each in mine], size):
+        for part in parts_of_jobs([each.rule for _, each in mine], size, stops):
             n_lanes = sum(len(rule.lanes) for rule in part)
             owners.append(pending[:n_lanes])
             pending = pending[n_lanes:]
-            jobs.append(ChunkJob(mine[0][1].workload, seed, n_steps, part, plan, size))
+            jobs.append(ChunkJob(mine[0][1].workload, seed, n_steps, part, plan, size, stops))
     found: list[list[Lane]] = [[] for _ in asked]
     for result, owner in zip(workers.map(train_chunk, jobs, done), owners, strict=True):
         for row, i in enumerate(owner):
@@ -86,7 +87,7 @@ def train_each(
     return found
 
 
-def _place(numbered: tuple[int, tuple[Asked, int]]) -> tuple[int, str, int]:
+def _place(numbered: tuple[int, tuple[Asked, int]]) -> tuple[int, str, int, bool]:
     """What lanes of one chunk have in common."""
     _, (asked, seed) = numbered
-    return seed, asked.workload.name, asked.n_steps
+    return seed, asked.workload.name, asked.n_steps, asked.stops

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -14,6 +15,10 @@ import torch
 # comes from the heap.
 _TRIM_THRESHOLD: Final = (-1, 1 << 30)
 _MMAP_THRESHOLD: Final = (-3, 1 << 25)
+
+# Otherwise MKL adds up the products of a small matrix in an order that depends on where it lies in memory,
+# and so on a lane's place among the others. MKL reads this before its first product; it costs nothing.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 
 @lru_cache(maxsize=1)

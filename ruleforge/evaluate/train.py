@@ -2,40 +2,46 @@
 
 The chunk goes through its whole budget before anything else starts, so that weights, gradients
 and states stay in the core's cache. Lanes never interact: a lane that turns non-finite leaves the
-others bit for bit unchanged.
+others bit for bit unchanged. Where lanes are stopped, a job is several chunks, which go from check to
+check; what is left then goes on in fewer.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import groupby
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ruleforge.backends import load_plane
 from ruleforge.backends.base import UpdatePlane
+from ruleforge.backends.reference import RuleState
 from ruleforge.evaluate.compiled import compiled
 from ruleforge.evaluate.devices import on_device, products
-from ruleforge.evaluate.gradients import CompiledPlane, GradientPlane, eager_plane, example, flatten
-from ruleforge.evaluate.lanes import (
-    IDLE_RULE,
-    ChunkJob,
-    ChunkResult,
-    LaneSpec,
-    RuleLanes,
-    sample_steps,
+from ruleforge.evaluate.gradients import (
+    CompiledPlane,
+    GradientPlane,
+    eager_plane,
+    example,
+    flatten,
 )
+from ruleforge.evaluate.lanes import IDLE_RULE, ChunkJob, ChunkResult, LaneSpec, sample_steps
 from ruleforge.evaluate.memory import train_in_memory
 from ruleforge.evaluate.probes import update_scales
 from ruleforge.evaluate.schedules import factor
+from ruleforge.evaluate.stopping import checks, is_behind
 from ruleforge.evaluate.threads import training_thread
 from ruleforge.tasks import Workload
 from ruleforge.tasks.base import Batch
 from ruleforge.tasks.workload import USER_SUITE
 
 TRAIN_TAIL = 0.1
+MOVING = 12
+"""Steps of a lane that cost as much as moving it to another chunk."""
 
 
 def graph_identity(workload: Workload, n_lanes: int) -> str:
@@ -84,21 +90,7 @@ def train_chunk(job: ChunkJob) -> ChunkResult:
 
 
 def _train(job: ChunkJob) -> ChunkResult:
-    rules = _padded(job)
-    specs = [spec for rule in rules for spec in rule.lanes]
-    sizes = update_scales(job.workload, [rule.text for rule in rules], job.plan.update_plane)
-    scales = [size for rule, size in zip(rules, sizes, strict=True) for _ in rule.lanes]
-    lr0 = np.array([spec.lr / scale for spec, scale in zip(specs, scales, strict=True)])
-    is_compiled = job.workload.name in job.plan.compiled
-    plane = gradient_plane(job.workload, job.size, is_compiled)
-    device = job.plan.device
-    start, columns = training_data(job.workload, job.seed, job.n_steps, job.size, is_compiled, device)
-    weights = start.repeat(len(specs), 1)
-    update = load_plane(job.plan.update_plane)(
-        [compiled(rule.text).lanes(len(rule.lanes)) for rule in rules], plane.layout, lr0, weights.dtype
-    )
-    lrs = lr0 * _factors(specs, job.n_steps)
-    return _run(job, by_step(columns, job.n_steps), plane, update, weights, lrs).of_lanes(job.n_lanes, lr0)
+    return _Training(job).run()
 
 
 def _factors(specs: list[LaneSpec], n_steps: int) -> NDArray[np.float64]:
@@ -110,68 +102,158 @@ def _factors(specs: list[LaneSpec], n_steps: int) -> NDArray[np.float64]:
     return np.array([columns[spec.schedule] for spec in specs]).T
 
 
-@dataclass
-class _Record:
-    """What a training leaves behind; see `ChunkResult`."""
+@dataclass(frozen=True)
+class _Chunk:
+    """Rows that are trained side by side: lanes, and idle ones, and lanes that were stopped.
 
-    curves: NDArray[np.float64]
-    train_losses: NDArray[np.float64]
-    metrics: NDArray[np.float64]
-    diverged_at: NDArray[np.int64]
+    Attributes:
+        rows: those that count, ascending, (n,).
+        lanes: their numbers in the job, ascending, (n,).
+        update: the update plane of all `size` rows.
+        weights: (size, P), changed in place.
+        lrs: of each step, (T, size).
+    """
 
-    def read(self, scores: dict[str, Tensor], sample: int) -> None:
-        self.curves[:, sample] = scores["loss"].cpu().numpy()
-        if "accuracy" in scores:
-            self.metrics[:] = scores["accuracy"].cpu().numpy()
+    rows: NDArray[np.int64]
+    lanes: NDArray[np.int64]
+    update: UpdatePlane
+    weights: Tensor
+    lrs: NDArray[np.float64]
 
-    def of_lanes(self, n: int, lr0: NDArray[np.float64]) -> ChunkResult:
-        """The first `n` lanes."""
-        return ChunkResult(
-            self.curves[:n], self.train_losses[:n], self.metrics[:n], lr0[:n], self.diverged_at[:n]
+
+class _Training:
+    """One job: its lanes in chunks, and what is known of each lane so far."""
+
+    def __init__(self, job: ChunkJob) -> None:
+        self.job = job
+        plan, n_steps = job.plan, job.n_steps
+        is_compiled = job.workload.name in plan.compiled
+        self.plane = gradient_plane(job.workload, job.size, is_compiled)
+        self.start, columns = training_data(
+            job.workload, job.seed, n_steps, job.size, is_compiled, plan.device
         )
+        self.batches = by_step(columns, n_steps)
+        self.texts = [rule.text for rule in job.rules]
+        self.rule_of = np.repeat(np.arange(len(job.rules)), [len(rule.lanes) for rule in job.rules])
+        specs = [spec for rule in job.rules for spec in rule.lanes]
+        scales = np.array(update_scales(job.workload, self.texts, plan.update_plane))[self.rule_of]
+        self.lr0 = np.array([spec.lr for spec in specs]) / scales
+        self.lrs = self.lr0 * _factors(specs, n_steps)
+        self.samples = {t: k for k, t in enumerate(sample_steps(n_steps))}
+        self.record = ChunkResult(
+            np.full((len(specs), len(self.samples)), np.nan), np.zeros(len(specs)),
+            np.full(len(specs), np.nan), self.lr0,
+            np.zeros(len(specs), dtype=np.int64), np.zeros(len(specs), dtype=np.int64),
+        )  # fmt: skip
 
+    def run(self) -> ChunkResult:
+        """Train all lanes to their end, which for those that are stopped comes sooner."""
+        stops = checks(self.job.n_steps) if self.job.stops else {}
+        chunks = [self._chunk(lanes) for lanes in self._cut(np.arange(len(self.rule_of)))]
+        for chunk in chunks:
+            self._read(chunk, 0)
+        begin = 0
+        for end in (*stops, self.job.n_steps):
+            for chunk in chunks:
+                self._advance(chunk, begin, end)
+            if end in stops:
+                chunks = self._without_stopped(chunks, end, stops[end])
+            begin = end
+        lost_last = (self.record.diverged_at == 0) & ~np.isfinite(self.record.curves[:, -1])
+        self.record.diverged_at[lost_last] = self.job.n_steps
+        return self.record
 
-def _run(
-    job: ChunkJob,
-    batches: list[Batch],
-    plane: GradientPlane,
-    update: UpdatePlane,
-    weights: Tensor,
-    lrs: NDArray[np.float64],
-) -> _Record:
-    """Train; `weights` (L, P) are changed in place, `lrs` are (T, L)."""
-    n_lanes, n_steps = len(weights), job.n_steps
-    samples = {t: k for k, t in enumerate(sample_steps(n_steps))}
-    first_of_tail = n_steps - max(1, round(n_steps * TRAIN_TAIL)) + 1
-    decay = np.full(n_lanes, job.plan.weight_decay) if job.plan.weight_decay else None
-    record = _Record(
-        np.full((n_lanes, len(samples)), np.nan), np.zeros(n_lanes),
-        np.full(n_lanes, np.nan), np.zeros(n_lanes, dtype=np.int64),
-    )  # fmt: skip
-    record.read(plane.evaluate(weights), 0)
-    for t in range(1, n_steps + 1):
-        with products(job.plan.device, job.plan.precision):
-            found, grads = plane.step(weights, batches[t - 1], t)
-        losses = found.cpu().numpy()
-        lost = ~np.isfinite(losses)
-        if lost.any():
-            record.diverged_at[(record.diverged_at == 0) & lost] = t
-        if t >= first_of_tail:
-            record.train_losses += losses.astype(np.float64) / (n_steps - first_of_tail + 1)
-        if job.plan.gradient_clip is not None:
-            norms = grads.double().square().sum(1, keepdim=True).sqrt()
-            grads *= (job.plan.gradient_clip / norms).clamp(max=1.0).to(grads.dtype)
-        update.step(weights, grads, t=t, lr=lrs[t - 1], progress=t / n_steps, weight_decay=decay)
-        if t in samples:
-            record.read(plane.evaluate(weights), samples[t])
-        if t % 10 == 0 and record.diverged_at[: job.n_lanes].all():
-            break
-    lost_last = (record.diverged_at == 0) & ~np.isfinite(record.curves[:, -1])
-    record.diverged_at[lost_last] = n_steps
-    return record
+    def _cut(self, lanes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        return [lanes[i : i + self.job.size] for i in range(0, len(lanes), self.job.size)]
 
+    def _chunk(self, lanes: NDArray[np.int64]) -> _Chunk:
+        """Lanes at the start of their training."""
+        size = self.job.size
+        groups = [
+            compiled(self.texts[rule]).lanes(len(list(mine))) for rule, mine in groupby(self.rule_of[lanes])
+        ]
+        if missing := size - len(lanes):
+            groups.append(compiled(IDLE_RULE).lanes(missing))
+        lr0, lrs = np.zeros(size), np.zeros((self.job.n_steps, size))
+        lr0[: len(lanes)], lrs[:, : len(lanes)] = self.lr0[lanes], self.lrs[:, lanes]
+        weights = self.start.repeat(size, 1)
+        update = load_plane(self.job.plan.update_plane)(groups, self.plane.layout, lr0, weights.dtype)
+        return _Chunk(np.arange(len(lanes)), lanes, update, weights, lrs)
 
-def _padded(job: ChunkJob) -> tuple[RuleLanes, ...]:
-    missing = job.size - job.n_lanes
-    idle = RuleLanes(IDLE_RULE, (LaneSpec(0.0, "constant"),) * missing)
-    return (*job.rules, idle) if missing > 0 else job.rules
+    def _read(self, chunk: _Chunk, sample: int) -> None:
+        """The validation loss now, and the accuracy where there is one."""
+        scores = self.plane.evaluate(chunk.weights)
+        self.record.curves[chunk.lanes, sample] = scores["loss"].cpu().numpy()[chunk.rows]
+        if "accuracy" in scores:
+            self.record.metrics[chunk.lanes] = scores["accuracy"].cpu().numpy()[chunk.rows]
+
+    def _advance(self, chunk: _Chunk, begin: int, end: int) -> None:
+        """Train a chunk from after step `begin` to `end`, or until all its lanes have diverged."""
+        plan, n_steps = self.job.plan, self.job.n_steps
+        first_of_tail = n_steps - max(1, round(n_steps * TRAIN_TAIL)) + 1
+        decay = np.full(self.job.size, plan.weight_decay) if plan.weight_decay else None
+        for t in range(begin + 1, end + 1):
+            with products(plan.device, plan.precision):
+                found, grads = self.plane.step(chunk.weights, self.batches[t - 1], t)
+            losses = found.cpu().numpy()[chunk.rows]
+            lost = ~np.isfinite(losses)
+            if lost.any():
+                new = chunk.lanes[lost]
+                self.record.diverged_at[new[self.record.diverged_at[new] == 0]] = t
+            if t >= first_of_tail:
+                self.record.train_losses[chunk.lanes] += losses.astype(np.float64) / (
+                    n_steps - first_of_tail + 1
+                )
+            if plan.gradient_clip is not None:
+                norms = grads.double().square().sum(1, keepdim=True).sqrt()
+                grads *= (plan.gradient_clip / norms).clamp(max=1.0).to(grads.dtype)
+            chunk.update.step(
+                chunk.weights, grads, t=t, lr=chunk.lrs[t - 1], progress=t / n_steps, weight_decay=decay
+            )
+            if t in self.samples:
+                self._read(chunk, self.samples[t])
+            if t % 10 == 0 and self.record.diverged_at[chunk.lanes].all():
+                return
+
+    def _without_stopped(self, chunks: list[_Chunk], t: int, share: float) -> list[_Chunk]:
+        """Stop the lanes that have diverged or are behind after step `t`, and move the others together."""
+        record, sample = self.record, self.samples[t]
+        lanes = np.concatenate([chunk.lanes for chunk in chunks]) if chunks else np.zeros(0, np.int64)
+        now = np.where(record.diverged_at[lanes] > 0, np.nan, record.curves[lanes, sample])
+        behind = is_behind(record.curves[lanes, 0], now, self.rule_of[lanes], share)
+        if not behind.any():
+            return chunks
+        stopped, last = lanes[behind], now[behind]
+        record.stopped_at[stopped] = t
+        record.train_losses[stopped] = np.nan
+        record.curves[stopped, sample + 1 :] = last[:, None]
+        record.diverged_at[stopped[~np.isfinite(last) & (record.diverged_at[stopped] == 0)]] = t
+        left = [self._of_going(chunk) for chunk in chunks]
+        n_going = len(lanes) - len(stopped)
+        spared = len(chunks) * self.job.size - -(-n_going // self.job.size) * self.job.size
+        pays = spared * (self.job.n_steps - t) > MOVING * n_going
+        return self._moved(left) if pays else [chunk for chunk in left if len(chunk.lanes)]
+
+    def _of_going(self, chunk: _Chunk) -> _Chunk:
+        """The same chunk, its stopped lanes no longer counted."""
+        going = self.record.stopped_at[chunk.lanes] == 0
+        return replace(chunk, rows=chunk.rows[going], lanes=chunk.lanes[going])
+
+    def _moved(self, chunks: list[_Chunk]) -> list[_Chunk]:
+        """The lanes of chunks, with their weights and states, in as few as hold them."""
+        nothing = ((),) * len(self.plane.layout.sizes)
+        going, idle = [], RuleState((), nothing, nothing)
+        for chunk in chunks:
+            states = chunk.update.states()
+            going += [
+                (lane, chunk.weights[row], states[row])
+                for lane, row in zip(chunk.lanes, chunk.rows, strict=True)
+            ]
+        moved = []
+        for i in range(0, len(going), self.job.size):
+            lanes, weights, kept = zip(*going[i : i + self.job.size], strict=True)
+            chunk = self._chunk(np.array(lanes))
+            chunk.weights[: len(lanes)] = torch.stack(weights)
+            chunk.update.load_states([*kept, *[idle] * (self.job.size - len(lanes))])
+            moved.append(chunk)
+        return moved

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
@@ -388,6 +388,5 @@ _RESUME = "what was finished is kept: resume the run, with more memory or fewer 
 def _is_result_of(job: ChunkJob, result: Any) -> bool:
     if not isinstance(result, ChunkResult):
         return False
-    vectors = (result.train_losses, result.metrics, result.lrs, result.diverged_at)
-    shapes = [getattr(each, "shape", None) for each in (result.curves, *vectors)]
-    return shapes == [(job.n_lanes, len(sample_steps(job.n_steps))), *[(job.n_lanes,)] * len(vectors)]
+    curves, *vectors = (getattr(getattr(result, each.name), "shape", None) for each in fields(result))
+    return curves == (job.n_lanes, len(sample_steps(job.n_steps))) and set(vectors) == {(job.n_lanes,)}

@@ -39,7 +39,8 @@ def train(job: ChunkJob) -> ChunkResult:
         raise ValueError("it rains")
     values = np.array([lane_value(r.text, spec) for r in job.rules for spec in r.lanes])
     curves = np.repeat(values[:, None], len(sample_steps(job.n_steps)), axis=1)
-    return ChunkResult(curves, values, values, values, np.zeros(len(values), dtype=np.int64))
+    never = np.zeros(len(values), dtype=np.int64)
+    return ChunkResult(curves, values, values, values, never, never)
 
 
 def texts_with_marks(texts: list[str]) -> list[int]:

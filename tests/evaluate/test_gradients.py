@@ -67,6 +67,20 @@ def test_the_arranged_graph_computes_what_the_task_does_at_any_step(name: str) -
     assert torch.allclose(grads, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
+def equal_lanes_agree(plane: GradientPlane, workload: Workload) -> bool:
+    """Whether lanes with the same weights have the same losses and gradients, bit for bit."""
+    weights, batch = some_lanes(workload, 1)
+    columns = plane.prepared(tuple(column[None] for column in batch))
+    found = plane.step(weights.repeat(LANES, 1), by_step(columns, 1)[0], 1)
+    return all(torch.equal(value, value[:1].expand_as(value)) for value in found)
+
+
+@pytest.mark.parametrize("name", list(WORKLOADS))
+def test_the_place_of_a_lane_changes_no_bit(name: str) -> None:
+    with training_thread():
+        assert equal_lanes_agree(gradient_plane(WORKLOADS[name], LANES, False), WORKLOADS[name])
+
+
 def test_short_rows_are_written_transposed() -> None:
     def shapes(graph: fx.GraphModule) -> list[torch.Size]:
         ShapeProp(graph).propagate(weights, *batch)
@@ -130,6 +144,7 @@ def test_compiled_gradients_and_scores_are_those_of_the_task(name: str) -> None:
         assert grads.is_contiguous()
         for key, value in slow.evaluate(weights).items():
             assert torch.allclose(fast.evaluate(weights)[key], value, rtol=1e-5), key
+        assert equal_lanes_agree(fast, workload)
 
 
 def lies_alike(a: Tensor, b: Tensor) -> bool:

@@ -202,7 +202,7 @@ def test_what_the_journal_holds_is_not_run_again() -> None:
         "",
         "no json",
         "[1, 2]",
-        '{"c":"ruleforge.evaluate.lanes:ChunkResult","v":[1,2,3,4,5]}',
+        '{"c":"ruleforge.evaluate.lanes:ChunkResult","v":[1,2,3,4,5,6]}',
         '{"c":"os:stat_result","v":[]}',
         '{"c":"ruleforge.store.store:Store","v":[]}',
         "[" * 100_000,

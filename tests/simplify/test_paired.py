@@ -86,7 +86,8 @@ def trained_by(monkeypatch: pytest.MonkeyPatch, losses: Losses) -> list[tuple[st
         n = len(sample_steps(job.n_steps))
         rows = [np.linspace(10.0, losses(*lane), n) for lane in mine]
         none = np.zeros(len(mine))
-        return ChunkResult(np.array(rows), none, none, none, none.astype(np.int64))
+        never = none.astype(np.int64)
+        return ChunkResult(np.array(rows), none, none, none, never, never)
 
     monkeypatch.setattr(packing, "train_chunk", train)
     return lanes
