@@ -81,7 +81,9 @@ def train_each(
             pending = pending[n_lanes:]
             jobs.append(ChunkJob(mine[0][1].workload, seed, n_steps, part, plan, size, stops))
     found: list[list[Lane]] = [[] for _ in asked]
-    for result, owner in zip(workers.map(train_chunk, jobs, done), owners, strict=True):
+    # A suite's cheap workloads come first: begun last, they fill the wait for whoever has an expensive one.
+    results = workers.map(train_chunk, jobs[::-1], done)[::-1]
+    for result, owner in zip(results, owners, strict=True):
         for row, i in enumerate(owner):
             found[i].append((result, row))
     return found
