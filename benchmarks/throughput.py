@@ -4,11 +4,11 @@ A lane-step is one training step of one model: an MLP 64-32-10 (2,410 weights, f
 rows, Adam or rules of its size. All use every core, a process a core and one thread a process, which
 measured best for each; they run in turns, and the medians over the repeats are compared.
 
-- ours: 64 lanes a chunk, compiled gradients, numba update plane, validation never read: with 1 rule on all
-  lanes, with 64 rules, and with 1,024 different rules;
+- ours: 24 lanes a chunk, as a search has, compiled gradients, numba update plane, validation never read: with
+  1 rule on all lanes, with 64 rules, and with 1,024 different rules;
 - naive: one model after another, autograd and `torch.optim.Adam`, as one writes it by hand;
-- jax: vmap over 64 lanes, scan over steps, jit, the rule as a Python function: one compile a rule. Needs
-  jax (pip install jax); without it those fields are null.
+- jax: vmap over 8 lanes, its best, scan over steps, jit, the rule as a Python function: one compile a rule.
+  Needs jax (pip install jax); without it those fields are null.
 
 `--json` prints one object, `--quick` takes under 45 s once everything is compiled.
 """
@@ -35,7 +35,8 @@ from typing import Any
 
 from ruleforge.evaluate.machine import processor
 
-N_STEPS, BATCH, LANES = 200, 64, 64
+N_STEPS, BATCH = 200, 64
+CHUNK, JAX_LANES = 24, 8
 SIZES = ((32, 64), (32,), (10, 32), (10,))
 N_WEIGHTS = 2410
 # The matrix products of one lane-step: two layers forward, two weight gradients, one input gradient.
@@ -81,22 +82,22 @@ def make_ours(texts: list[str]) -> Callable[[int], float]:
     )
     layout = layout_of(task.init(torch.Generator()))
     batches = [task.batch(torch.Generator()) for _ in range(N_STEPS)]
-    start = torch.randn(LANES, N_WEIGHTS, generator=torch.Generator().manual_seed(0)) * 0.1
+    start = torch.randn(CHUNK, N_WEIGHTS, generator=torch.Generator().manual_seed(0)) * 0.1
     with training_thread():
         plane = CompiledPlane(task, layout, start, batches[0])
     columns = plane.prepared(tuple(torch.stack(column) for column in zip(*batches, strict=True)))
     batches = by_step(columns, N_STEPS)
-    lr = np.full(LANES, 1e-3)
+    lr = np.full(CHUNK, 1e-3)
     programs = {text: compiled(text) for text in texts}
 
     def run(n_lanes: int) -> float:
         began = time.perf_counter()
         with training_thread():
-            for first in range(0, n_lanes, LANES):
+            for first in range(0, n_lanes, CHUNK):
                 if len(texts) == 1:
-                    groups = [programs[texts[0]].lanes(LANES)]
+                    groups = [programs[texts[0]].lanes(CHUNK)]
                 else:
-                    groups = [programs[texts[(first + k) % len(texts)]].lanes(1) for k in range(LANES)]
+                    groups = [programs[texts[(first + k) % len(texts)]].lanes(1) for k in range(CHUNK)]
                 update, weights = NumbaLanes(groups, layout, lr), start.clone()
                 for t, batch in enumerate(batches, 1):
                     _, grads = plane.step(weights, batch, t)
@@ -166,12 +167,12 @@ def jax_training(beta1: float, beta2: float, n_lanes: int) -> tuple[Any, Any]:
 def make_jax() -> Callable[[int], float]:
     import jax
 
-    train, args = jax_training(0.9, 0.999, LANES)
+    train, args = jax_training(0.9, 0.999, JAX_LANES)
     jax.block_until_ready(train(*args))
 
     def run(n_lanes: int) -> float:
         began = time.perf_counter()
-        for _ in range(0, n_lanes, LANES):
+        for _ in range(0, n_lanes, JAX_LANES):
             jax.block_until_ready(train(*args))
         return time.perf_counter() - began
 
@@ -267,11 +268,11 @@ class Team:
 def measure(quick: bool, repeats: int, say: Callable[[str], None]) -> dict[str, Any]:
     n_cores = os.cpu_count() or 1
     has_jax = find_spec("jax") is not None
-    # Lanes a process in one repeat: a second or so of work each.
+    # Lanes a process in one repeat, whole chunks: a second or so of work each.
     scale = 1 if quick else 2
     lanes = {
-        "ours_1_rule": 128 * scale, "ours_mean_rules": 128 * scale, "ours_64_rules": 128 * scale,
-        "ours_1024_rules": 1024 if not quick else 256, "naive_torch": 8 * scale,
+        "ours_1_rule": 144 * scale, "ours_mean_rules": 144 * scale, "ours_64_rules": 144 * scale,
+        "ours_1024_rules": 264 if quick else 1032, "naive_torch": 8 * scale,
         "jax_1_rule": 128 * scale,
     }  # fmt: skip
     names = tuple(name for name in lanes if has_jax or not name.startswith("jax"))
@@ -279,7 +280,7 @@ def measure(quick: bool, repeats: int, say: Callable[[str], None]) -> dict[str, 
     say(f"building {', '.join(names)} in {n_cores} processes")
     team = Team((*names, *compiling, "matmul"), n_cores)
     for name in (*names, *compiling):  # the first time is not counted
-        team.seconds(name, LANES)
+        team.seconds(name, JAX_LANES)
     rates: dict[str, list[float]] = {name: [] for name in (*names, *compiling)}
     peak: list[float] = []
     for number in range(repeats):
@@ -314,7 +315,8 @@ def measure(quick: bool, repeats: int, say: Callable[[str], None]) -> dict[str, 
         "repeats": repeats,
         "processes": n_cores,
         "threads_per_process": 1,
-        "lanes_per_chunk": LANES,
+        "lanes_per_chunk": CHUNK,
+        "lanes_per_chunk_jax": JAX_LANES,
         "machine": processor(),
     }
 
