@@ -164,7 +164,7 @@ def tune_baselines(
         train: names, workloads → what is missing, a row a name, where another way than `evaluate` leads to
             the same outcomes.
     """
-    protocol = replace(protocol, stops=False)
+    whole = replace(protocol, stops=False)
     texts = {name: str(text) for name, text in rules.items()}
     keys = {
         (w.name, name): tuning_key(w, text.rule, protocol, plan)
@@ -188,7 +188,7 @@ def tune_baselines(
             rows = (
                 train(names, places)
                 if train
-                else evaluate([texts[name] for name in names], places, protocol, plan, workers, done)
+                else evaluate([texts[name] for name in names], places, whole, plan, workers, done)
             )
         for name, row in zip(names, rows, strict=True):
             for outcome in row:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -172,7 +173,8 @@ def test_the_steps_of_stopped_lanes_are_counted_as_saved_and_the_best_lane_is_th
         assert int(np.argmin(losses)) == int(np.argmin(ended))
 
 
-def test_no_lane_of_a_baseline_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_lane_of_a_baseline_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     asked: list[bool] = []
 
     class Recording(Workers):
